@@ -1,0 +1,79 @@
+# One study, one command, one report. `make help` lists what there is.
+PROFILE ?= world
+PYTHON  ?= python3
+PY      ?= .venv/bin/python
+NOTEBOOK ?= notebooks
+export PYTHONPATH := $(CURDIR)
+
+OUT   := reports/$(PROFILE)
+NAMES := $(sort $(patsubst notebooks/%.ipynb,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
+RUNS  := $(NAMES:%=$(OUT)/notebooks/%.ipynb)
+READY := $(if $(filter .venv/%,$(PY)),.venv/.ready)
+run   = $(PY) -m lib.run
+
+.DEFAULT_GOAL := help
+.PHONY: help report notebooks test lab env pdf bench status clean lock stamps
+.SECONDARY:
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1|/' | column -t -s '|'
+	@echo "  PROFILE=$(PROFILE)   one of: $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml))))"
+
+report: $(OUT)/report.html ## run what is stale and stitch reports/PROFILE/report.html
+
+notebooks: $(RUNS) ## run what is stale, without the page
+
+test: $(READY) ## all tests
+	@$(PY) -m pytest tests
+
+lab: $(READY) ## open JupyterLab here (NOTEBOOK=file to open one)
+	@$(PY) -m jupyter lab --ip=127.0.0.1 "$(NOTEBOOK)"
+
+env: $(READY) ## build the environment and check it
+	@$(PY) -m lib.compute
+
+pdf: $(OUT)/report.html ## print the report through an installed Chromium
+	@$(run) pdf --profile $(PROFILE)
+
+bench: $(READY) ## speed comparisons (NAME=one of tests/bench), one JSON line each
+	@$(PY) -m tests.bench $(NAME)
+
+status: $(READY) ## what is fresh and what is not, and why
+	@$(run) status --profile $(PROFILE)
+
+clean: ## remove what runs of PROFILE left in reports/ (the store stays)
+	rm -rf $(OUT)
+
+lock: ## make requirements.txt again from environment.yml (needs uv)
+	@$(PY) -m tests.lock
+
+# --- the graph: data -> training -> summary -> report ---------------------------------------------------------------
+done = $(1:%=$(OUT)/notebooks/%.ipynb)
+
+$(call done,04_training): $(call done,01_data)
+$(call done,00_summary): $(call done,$(filter-out 00_summary,$(NAMES)))
+
+$(RUNS): $(OUT)/notebooks/%.ipynb: $(OUT)/stamps/%.json
+	@$(run) notebook $* --profile $(PROFILE)
+
+$(OUT)/report.html: $(RUNS) $(OUT)/stamps/report.json
+	@$(run) publish --profile $(PROFILE)
+
+$(NAMES:%=$(OUT)/stamps/%.json) $(OUT)/stamps/report.json: stamps
+	@:
+
+stamps: $(READY)
+	@$(PY) -m lib.stamps $(PROFILE)
+
+# --- the environment: nothing but Python 3.11-3.13 is needed --------------------------------------------------------
+.venv/.ready: requirements.txt
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else \
+	  "Python 3.11-3.13 is needed, this is %s; say `make PYTHON=python3.12 env`" % sys.version.split()[0])'
+	@echo "building the environment in .venv (once, a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@.venv/bin/python -c 'import pathlib, site; \
+	  pathlib.Path(site.getsitepackages()[0], "study.pth").write_text("$(CURDIR)\n")'
+	@.venv/bin/python -m ipykernel install --sys-prefix --name python3 --display-name "Synthetic training data" >/dev/null
+	@.venv/bin/python -m lib.compute
+	@touch $@

@@ -1,0 +1,1 @@
+"""Classifiers on real, synthetic and mixed sets."""

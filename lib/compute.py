@@ -1,0 +1,60 @@
+"""Where it runs: device, threads, seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+
+import torch
+
+
+class ComputeError(RuntimeError):
+    """The machine has not what the settings ask for."""
+
+
+def device(wanted: str = "auto") -> torch.device:
+    """The device of a setting; `auto` takes CUDA, then Apple's, then the processor."""
+    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name in ("cuda", "mps", "cpu") if have[name])
+    if not have[wanted]:
+        raise ComputeError(f"device {wanted!r} is not on this machine; set `study.device: auto` in params/")
+    return torch.device(wanted)
+
+
+def describe() -> str:
+    """One line: device, its name, dtype, threads."""
+    where = device()
+    name = torch.cuda.get_device_name() if where.type == "cuda" else platform.machine()
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")
+    return f"{where.type} ({name}), {dtype}, {torch.get_num_threads()} threads"
+
+
+def seed_of(*names: object) -> int:
+    """A 63-bit seed from any names, the same on every machine: `seed_of(0, "train", 17)`."""
+    text = "/".join(str(name) for name in names)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(*names: object) -> torch.Generator:
+    """A CPU generator of its own, so that draws depend on nothing but these names."""
+    return torch.Generator().manual_seed(seed_of(*names))
+
+
+def check() -> str:
+    """Assert that the installed pair fits and works; the line that `make env` ends with."""
+    import cv2
+    import diffusers
+    import torchvision
+
+    boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1]])
+    if torchvision.ops.nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() != [0]:
+        raise ComputeError("torchvision's operators give wrong results; `make clean-env env` installs the pair again")
+    return (f"environment ready: Python {platform.python_version()}, torch {torch.__version__}, torchvision "
+            f"{torchvision.__version__}, diffusers {diffusers.__version__}, OpenCV {cv2.__version__}; "
+            f"will use {describe()}")
+
+
+if __name__ == "__main__":
+    print(check(), file=sys.stdout)

@@ -1,0 +1,1 @@
+"""Image sets: real sources and the rendered world."""

@@ -1,0 +1,71 @@
+"""What can be wrong with image sets before any model sees them: duplicates, overlap with the test set, imbalance."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from lib.data.images import ImageSet
+
+
+class LeakError(RuntimeError):
+    """A training set that holds test images."""
+
+
+def hashes(images: np.ndarray) -> list[str]:
+    """One hash an image (n, h, w, 3): equal where every pixel is equal."""
+    return [hashlib.sha256(np.ascontiguousarray(image)).hexdigest() for image in images]
+
+
+def duplicates(images: np.ndarray) -> int:
+    """Images that equal an earlier one pixel for pixel."""
+    return len(images) - len(set(hashes(images)))
+
+
+def overlap(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Positions of images that also stand in `others`."""
+    known = set(hashes(others))
+    return np.flatnonzero([h in known for h in hashes(images)])
+
+
+def guard(arms: Mapping[str, ImageSet], test: ImageSet) -> None:
+    """Stop where a training set holds a test image."""
+    for name, images in arms.items():
+        hit = overlap(images.images, test.images)
+        if len(hit):
+            raise LeakError(f"training set {name!r} holds {len(hit)} test images, the first is "
+                            f"{images.sources[hit[0]]}; remove them from the training set")
+
+
+def nearest(images: np.ndarray, others: np.ndarray, same: bool = False, block: int = 2000) -> np.ndarray:
+    """Distance (n,) of each image to its nearest in `others`: root mean square grey levels of 8 x 8 thumbnails.
+
+    With `same`, others is the set itself and an image does not count as its own neighbour.
+    """
+    ours, theirs = thumbnails(images), thumbnails(others)
+    found = []
+    for start in range(0, len(ours), block):
+        chunk = ours[start:start + block]
+        square = (chunk**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * chunk @ theirs.T
+        if same:
+            square[np.arange(len(chunk)), np.arange(start, start + len(chunk))] = np.inf
+        found.append(square.min(axis=1))
+    return np.sqrt(np.maximum(np.concatenate(found), 0) / ours.shape[1])
+
+
+def thumbnails(images: np.ndarray, size: int = 8) -> np.ndarray:
+    """Area means (n, size * size * 3) float32."""
+    small = [cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) for image in images]
+    return np.stack(small).reshape(len(small), -1).astype(np.float32)
+
+
+def statistics(images: ImageSet) -> dict[str, float]:
+    """Counts, channel means and contrast of a set, in grey levels."""
+    pixels, counts = images.images.astype(np.float32), images.counts()
+    red, green, blue = pixels.mean(axis=(0, 1, 2))
+    return {"images": len(images), "smallest class": int(counts.min()), "largest class": int(counts.max()),
+            "red": float(red), "green": float(green), "blue": float(blue),
+            "contrast": float(pixels.mean(axis=3).std(axis=(1, 2)).mean()), "duplicates": duplicates(images.images)}

@@ -1,0 +1,111 @@
+"""Sentences that the data choose, so that no finding can contradict the figure above it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from lib.report.figures import value
+
+Result = Mapping[str, float]  # mean, low, high, n
+
+
+def percent(result: Result) -> str:
+    """`81.3 % ± 0.4 (n = 3)`."""
+    return value(result, scale=100, unit=" %")
+
+
+def points(result: Result) -> str:
+    """A difference in percentage points."""
+    return value(result, scale=100, unit=" points")
+
+
+def balance(counts: np.ndarray, classes: Sequence[str]) -> str:
+    """Whether classes (n,) are equally frequent, and if not which are rarest and most frequent."""
+    low, high = int(counts.min()), int(counts.max())
+    if high - low <= 1:
+        return f"Balanced: {low if low == high else f'{low} or {high}'} training images in each of {len(counts)} classes."
+    return (f"Not balanced: {classes[int(counts.argmax())]} has {high:,} training images, "
+            f"{classes[int(counts.argmin())]} {low:,}.")
+
+
+def apart(shared: int, twins: int, near: float, usual: float) -> str:
+    """Whether training and test images are apart; `near`, `usual`: nearest distances test to train, train to train."""
+    if shared:
+        return f"Training and test overlap: {shared} images stand in both, so every accuracy below is too high."
+    copies = f"{twins} training images are exact copies of another" if twins else "no training image comes twice"
+    verb = "as far from" if near >= 0.8 * usual else "nearer to"
+    return (f"No test image is a training image, {copies}, and test images lie {verb} training images "
+            f"{'as' if near >= 0.8 * usual else 'than'} training images lie from each other "
+            f"(median nearest distance {near:.1f} against {usual:.1f} grey levels).")
+
+
+def drops(accuracy: Mapping[str, Result], base: str) -> str:
+    """How accuracy on the other sets stands to that on `base`."""
+    others = {name: result for name, result in accuracy.items() if name != base}
+    if not others:
+        return "This source offers no shift set."
+    worst = min(others, key=lambda name: others[name]["mean"])
+    gap = 100 * (accuracy[base]["mean"] - others[worst]["mean"])
+    apart = others[worst]["high"] < accuracy[base]["low"]
+    if apart:
+        return f"The hardest shift is {worst}: {percent(others[worst])}, {gap:.1f} points below the {base} set."
+    return f"No shift set is clearly harder than the {base} set; the lowest is {worst}, {percent(others[worst])}."
+
+
+def confusable(confusion: np.ndarray, classes: Sequence[str]) -> str:
+    """The classes most often mixed up, from shares of each true class (rows)."""
+    wrong = confusion - np.diag(np.diag(confusion))
+    row, column = np.unravel_index(wrong.argmax(), wrong.shape)
+    if wrong[row, column] == 0:
+        return "No test image was given to a wrong class."
+    return f"The commonest mistake: {100 * wrong[row, column]:.0f} % of {classes[row]} images are called {classes[column]}."
+
+
+def abstract(data: Mapping, training: Mapping, small: bool) -> str:
+    """The study in at most 150 words, from the results of its chapters."""
+    accuracy, best = training["accuracy"], training["best"]
+    size = f"{data['resolution']} × {data['resolution']}"
+    parts = [
+        "Does a classifier trained on diffusion-made images see real images as well as one trained on real images?",
+        f"Here the real images are {data['train']:,} from source {data['source']} ({size} pixels, "
+        f"{len(data['classes'])} classes), and every classifier is tested on {data['test']:,} real images that nothing "
+        "was trained on.",
+        f"Trained on {best} it recognises {percent(accuracy[best]['test'])}.", drops(accuracy[best], "test"), _gap(accuracy)]
+    return " ".join(["This is a small run: its numbers show that everything works and mean nothing else."] * small + parts)
+
+
+def key_table(accuracy: Mapping[str, Mapping[str, Result]]) -> pd.DataFrame:
+    """One row a test set, one column an arm: narrow enough to stand beside a figure."""
+    tests = list(next(iter(accuracy.values())))
+    return pd.DataFrame([{"tested on": name, **{arm: results[name] for arm, results in accuracy.items()}} for name in tests])
+
+
+def _gap(accuracy: Mapping[str, Mapping[str, Result]]) -> str:
+    """How the other arms stand to `real`, or that there are none."""
+    others = [arm for arm in accuracy if arm != "real"]
+    if not others:
+        return "No synthetic training set was part of this run, so it gives the baseline that they must be held against."
+    lowest = min(others, key=lambda arm: accuracy[arm]["test"]["mean"])
+    return f"The weakest training set is {lowest}: {percent(accuracy[lowest]['test'])}."
+
+
+def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    found = [f"One classifier family: {training['protocol']} Larger networks and longer training may rank arms otherwise."]
+    if data["truth"]:
+        found.append("The images are rendered. Truth is known here because the world is simple; how far the answer "
+                     "carries to photographs is for the profiles on real pictures to say.")
+    if set(training["accuracy"]) == {"real"}:
+        found.append("Synthetic arms: not run in this profile.")
+    return found + ["A small run: intervals are wide and nothing here should be quoted."] * small
+
+
+def hardest(per_class: Mapping[str, Mapping[str, float]], arm: str) -> str:
+    """The class that is missed most often and the one that is missed least, for one arm."""
+    shares = per_class[arm]
+    low, high = min(shares, key=shares.get), max(shares, key=shares.get)
+    return (f"Hardest for {arm}: {low}, {100 * shares[low]:.0f} % recognised; "
+            f"easiest: {high}, {100 * shares[high]:.0f} %.")

@@ -1,0 +1,190 @@
+"""Typed parameters: one section a notebook, one YAML a profile, errors that teach."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lib.paths import PARAMS
+
+RUN = "STUDY_RUN"  # environment of a kernel that Make started: its results are the study's
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names file, key, what was expected."""
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no conversion, no change after loading."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Study(Section):
+    """What every notebook shares."""
+
+    title: Annotated[str, Field(min_length=1)]
+    small: bool  # stamps the report as a small run
+    seed: Annotated[int, Field(ge=0)]  # the seed from which all others are drawn
+    seeds: Annotated[int, Field(ge=3)]  # classifiers an arm: fewer than 3 give no interval worth printing
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    store: Annotated[str, Field(min_length=1)]  # root of the artefacts; relative paths start at the checkout
+
+
+class Data(Section):
+    """01_data: the real images."""
+
+    source: Literal["world", "digits", "cifar10", "folder"]
+    path: str  # where `cifar10` or `folder` lie
+    resolution: Annotated[int, Field(ge=8, le=512)]
+    train: Count
+    test: Count
+    shift: Annotated[int, Field(ge=0)]  # images of each shift set the source offers
+    shard: Count  # images in one Parquet file
+    flip: bool  # whether a mirrored image is still of its class
+
+
+class Training(Section):
+    """04_training: the classifiers."""
+
+    arms: Annotated[list[str], Field(min_length=1)]
+    width: Annotated[int, Field(ge=4, le=256)]  # channels of the first stage; 64 is the published ResNet-18
+    epochs: Count  # passes over `real`; every arm takes as many steps as that
+    batch: Count
+    rate: Annotated[float, Field(gt=0, le=10)]
+    smoothing: Share
+
+
+class Settings(Section):
+    """A whole profile."""
+
+    study: Study
+    data: Data
+    training: Training
+
+    def parameters(self, notebook: str) -> dict[str, Any]:
+        """The flat parameters of one notebook, e.g. `01_data`: the study's and those of its own section."""
+        section = getattr(self, section_of(notebook), None)
+        return {**self.study.model_dump(), **(section.model_dump() if section else {})}
+
+
+def section_of(notebook: str) -> str:
+    """`04_training` reads section `training`."""
+    return notebook.split("_", 1)[1]
+
+
+def load(profile: str, params: Path = PARAMS) -> Settings:
+    """The settings of a profile: `params/defaults.yaml` overlaid with `params/<profile>.yaml`."""
+    default, own = params / "defaults.yaml", params / f"{profile}.yaml"
+    if not own.is_file():
+        raise SettingsError(f"no profile named {profile!r}{_nearest(profile, profiles(params))}.\n{own}")
+    base, over = _read(default), _read(own)
+    known = Settings.model_fields
+    for name in over:
+        if name not in known:
+            raise SettingsError(f"unknown section {name!r}{_nearest(name, known)}.\n{own}: {name}")
+        if not isinstance(over[name], dict):
+            raise SettingsError(f"section {name!r} must hold `key: value` lines, got {over[name]!r}.\n{own}: {name}")
+    merged = {name: {**base.get(name, {}), **over.get(name, {})} for name in {**base, **over}}
+    return _validate(Settings, merged, lambda keys: own if _holds(over, keys) else default)
+
+
+def section(notebook: str, values: dict[str, Any]) -> tuple[Study, Section | None]:
+    """The sections of one notebook from its flat variables, checked as strictly as a profile."""
+    known = Settings.model_fields.get(section_of(notebook))
+    model = known.annotation if known else None
+    cell = f"{notebook}.ipynb, cell tagged `parameters`"
+    parts = [_validate(m, {k: values[k] for k in m.model_fields if k in values}, lambda _: cell)
+             for m in (Study, model) if m]
+    return parts[0], parts[1] if model else None
+
+
+def profiles(params: Path = PARAMS) -> list[str]:
+    """Names of the profiles that exist."""
+    return sorted(p.stem for p in params.glob("*.yaml") if p.stem != "defaults")
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML that refuses a key written twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """One YAML file as a dict; every way it can be wrong names the file."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError as error:
+        raise SettingsError(f"the file is missing; restore it with `git checkout params`.\n{path}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"not readable as YAML: {' '.join(str(error).split())}.\n{path}") from error
+    if tree is not None and not isinstance(tree, dict):
+        raise SettingsError(f"expected sections such as `data:`, got {tree!r}.\n{path}")
+    return tree or {}
+
+
+def _validate(model: type[Section], tree: dict[str, Any], where) -> Any:
+    """The typed section, or one SettingsError that lists every fault."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        faults = [_explain(model, fault, where(fault["loc"])) for fault in error.errors()]
+        raise SettingsError("\n".join(faults)) from error
+
+
+def _explain(model: type[Section], fault: dict[str, Any], where) -> str:
+    """One fault in words: what was found, what was expected, the nearest name, and last the file and key."""
+    keys = [str(k) for k in fault["loc"]]
+    key, got = ".".join(keys), fault["input"]
+    if fault["type"] == "extra_forbidden":
+        text = f"unknown key {keys[-1]!r}{_nearest(keys[-1], _siblings(model, keys))}"
+    elif fault["type"] == "missing":
+        text = f"key {keys[-1]!r} is missing"
+    else:
+        expected = fault["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        text = f"{key} = {got!r} ({type(got).__name__}): expected {expected}{_hint(got)}"
+    return f"{text}.\n{where}: {key}"
+
+
+def _hint(got: Any) -> str:
+    """The two traps of YAML that were seen to bite."""
+    if isinstance(got, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", got.lower()):
+        return "; YAML reads 1e-3 as text, write 1.0e-3"
+    if isinstance(got, bool):
+        return "; YAML reads yes, no, on, off as true or false, put text in quotes"
+    return ""
+
+
+def _siblings(model: type[Section], keys: list[str]) -> list[str]:
+    """Names that would have been valid where an unknown key stood."""
+    for key in keys[:-1]:
+        model = model.model_fields[key].annotation
+    return list(model.model_fields)
+
+
+def _nearest(name: str, names) -> str:
+    """`; did you mean 'x'?` or the list of what there is."""
+    close = difflib.get_close_matches(str(name), list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(names))}"
+
+
+def _holds(tree: dict[str, Any], keys: tuple) -> bool:
+    """Whether a profile itself wrote this key (else it came from the defaults)."""
+    for key in keys[:2]:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True

@@ -1,0 +1,229 @@
+"""Make, papermill and the settings agree; failures are loud, kept, and never taken as done."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+
+from lib import run, settings, stamps
+from lib.paths import NOTEBOOKS, ROOT
+from lib.settings import Settings
+from lib.store import Recipe, Store
+from tests.report.checks import assert_report_is_sound, check_in_browser
+
+KINDS = {"str": str, "int": int, "float": float, "bool": bool, "list": list, "dict": dict}
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory):
+    """A copy of the checkout whose smoke study ran once, from nothing, through `make report`."""
+    copy = tmp_path_factory.mktemp("house")
+    for name in ("lib", "notebooks", "params", "tests", "Makefile"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    done = make(copy, "report")
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+def make(house, *words, profile="smoke"):
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.run(["make", *words, f"PROFILE={profile}", f"PY={sys.executable}"], cwd=house, text=True,
+                          capture_output=True, env=environment)
+
+
+def ran(done):
+    """The notebooks that a call of make executed."""
+    return [line.split()[1] for line in done.stderr.splitlines() if line.startswith("✓")]
+
+
+def edit(house, old, new, file="params/smoke.yaml"):
+    text = (house / file).read_text()
+    assert old in text
+    (house / file).write_text(text.replace(old, new))
+
+
+# --- notebooks ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", run.names())
+def test_parameters_are_the_settings_in_name_and_type(name):
+    from papermill import inspect_notebook
+
+    found = inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
+    expected = {"profile": "world", **settings.load("world").parameters(name)}
+    assert set(found) == set(expected)
+    for key, info in found.items():
+        value = eval(info["default"], {})  # a literal that papermill read from our own cell
+        assert type(value) is type(expected[key]), key
+        assert info["help"], f"{key} has no comment"
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_notebooks_are_thin_and_clean(name):
+    text = (NOTEBOOKS / f"{name}.ipynb").read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert [cell.id for cell in notebook.cells] == sorted({cell.id for cell in notebook.cells})
+    for cell in code:
+        lines = cell.source.splitlines()
+        assert "parameters" in cell.metadata.get("tags", []) or len(lines) <= 12
+        assert not any(line.lstrip().startswith(("def ", "class ", "with open", "while ")) for line in lines)
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_notebooks_open_alike(name):
+    first, second = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells[:2]
+    lines = [line for line in first.source.splitlines() if line]
+    assert lines[0].startswith("# ") and lines[1].startswith("**") and lines[1].endswith("**")
+    assert 3 <= sum(line.startswith("- ") for line in first.source.splitlines()) <= 5
+    assert second.metadata.tags == ["parameters"]
+
+
+def test_names_that_differ_stop_the_run_before_a_kernel_starts():
+    with pytest.raises(run.RunError, match=r"only in the settings \['epoch'\]"):
+        run.check_names("00_summary", {**settings.load("smoke").parameters("00_summary"), "profile": "smoke", "epoch": 3})
+
+
+def test_what_a_program_imports_is_found_through_others():
+    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.data import sources")}
+    assert {"lib/data/sources.py", "lib/data/world.py", "lib/store.py", "lib/settings.py", "lib/progress.py"} <= found
+    assert not any(path.startswith("lib/report") for path in found)
+
+
+def test_no_room_imports_from_a_floor_above():
+    floors = ["paths", "settings stamps", "compute progress", "store", "data", "generator", "classifier", "measure", "repair",
+              "run", "report", "notebook"]
+    height = {room: i for i, rooms in enumerate(floors) for room in rooms.split()}
+    for path in (ROOT / "lib").rglob("*.py"):
+        room = path.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
+        if room not in ("__init__", "run"):  # run.py names the page that it publishes
+            for other in stamps.imports(path.read_text()):
+                there = other.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
+                assert there == "__init__" or height[there] <= height[room], f"{path} imports {other}"
+
+
+# --- make -----------------------------------------------------------------------------------------------------------
+
+def test_the_smoke_study_leaves_a_sound_report(house):
+    out = house / "reports" / "smoke"
+    assert_report_is_sound(out / "report.html")
+    names = sorted(path.stem for path in (out / "results").glob("*.json"))
+    assert names == sorted([*run.names(), "run"])
+    summary = json.loads((out / "results" / "run.json").read_text())
+    assert set(summary["seconds"]) == set(run.names()) and summary["total"] > 0 and "git" in summary
+    assert not list((out / "notebooks").glob("*.partial.ipynb")) + list((out / "notebooks").glob("*.failed.ipynb"))
+
+
+def test_the_report_in_a_real_browser(house):
+    check_in_browser(house / "reports" / "smoke" / "report.html")
+
+
+def test_every_figure_has_its_numbers_beside_it(house):
+    figures = house / "reports" / "smoke" / "figures"
+    assert len(list(figures.glob("*.svg"))) >= 6
+    assert {p.stem for p in figures.glob("*.svg")} <= {p.stem for p in figures.glob("*.csv")}
+
+
+def test_nothing_changed_nothing_runs_in_a_second(house):
+    make(house, "report")
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        done = make(house, "report")
+        times.append(time.monotonic() - started)
+        assert done.returncode == 0 and ran(done) == [] and "open" not in done.stdout
+    assert min(times) < 1
+
+
+def test_a_value_reruns_its_notebook_and_those_after_it_only(house):
+    edit(house, "epochs: 2", "epochs: 1")
+    assert "stale: epochs: 2 is now 1" in make(house, "status").stdout
+    assert ran(make(house, "report")) == ["04_training", "00_summary"]
+    assert "stale" not in make(house, "status").stdout
+    edit(house, "epochs: 1", "epochs: 2")
+    assert ran(make(house, "report")) == ["04_training", "00_summary"]
+
+
+def test_a_comment_changes_nothing(house):
+    edit(house, "training:", "# a remark\ntraining:")
+    assert ran(make(house, "report")) == []
+
+
+def test_two_jobs_at_once_give_the_same_study(house):
+    edit(house, "small: true", "small: true\n  seed: 7")
+    done = make(house, "-j2", "report")
+    edit(house, "\n  seed: 7", "")
+    again = make(house, "report")
+    assert (done.returncode, again.returncode) == (0, 0), done.stderr + again.stderr
+    assert sorted(ran(done)) == sorted(ran(again)) == run.names()
+
+
+def test_a_harmed_shard_is_named_and_made_again_by_the_next_run(house):
+    store = Store(house / ".store")
+    tree = json.loads((house / "reports/smoke/results/01_data.json").read_text())["recipes"]["train"]
+    shard = next(store.folder(Recipe.from_json(tree)).glob("*.parquet"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000])
+    assert f"altered: {shard.name}" in make(house, "status").stdout
+    edit(house, "width: 8", "width: 9")
+    done = make(house, "report")
+    edit(house, "width: 9", "width: 8")
+    assert done.returncode == 0 and str(shard) in done.stderr and shard.read_bytes() == whole
+
+
+@pytest.mark.parametrize("old, new, said", [
+    ("epochs: 2", "epoch: 2", "did you mean 'epochs'?"),
+    ("epochs: 2", "epochs: 1e1", "write 1.0e-3"),
+    ("small: true", "small: yes please", "boolean"),
+])
+def test_a_bad_setting_stops_make_with_file_and_key(house, old, new, said):
+    edit(house, old, new)
+    done = make(house, "report")
+    edit(house, new, old)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+    assert lines[-1].startswith(str(house / "params" / "smoke.yaml")) and ran(done) == []
+
+
+def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
+    edit(house, "[real]", "[reel]", "params/defaults.yaml")
+    done, again = make(house, "report"), make(house, "report")
+    edit(house, "[reel]", "[real]", "params/defaults.yaml")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0 and again.returncode != 0  # not taken as done the second time
+    assert "ArmError: arm 'reel': no image set 'reel'; did you mean 'real'?" in lines[-3]
+    assert lines[-2:] == ["file:    reports/smoke/notebooks/04_training.failed.ipynb",
+                          "reopen:  make lab NOTEBOOK=reports/smoke/notebooks/04_training.failed.ipynb"]
+    assert (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
+    assert "failed: 04_training.failed.ipynb" in make(house, "status").stdout
+    assert make(house, "report").returncode == 0
+    assert not (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
+
+
+def test_papermill_by_hand_works_and_leaves_the_study_alone(house, tmp_path):
+    before = (house / "reports/smoke/results/00_summary.json").read_text()
+    command = [sys.executable, "-m", "papermill", str(house / "notebooks/00_summary.ipynb"), str(tmp_path / "out.ipynb"),
+               "-p", "profile", "smoke", "--no-progress-bar"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(house)})
+    assert done.returncode == 0, done.stderr
+    assert (house / "reports/smoke/results/00_summary.json").read_text() == before
+    assert (house / "reports/smoke/scratch/results/00_summary.json").exists()
+
+
+def test_help_lists_every_command():
+    text = make(ROOT, "help").stdout
+    for command in ("report", "test", "lab", "env", "notebooks", "pdf", "bench", "status", "clean"):
+        assert f"make {command} " in text
+    assert all(name in text for name in settings.profiles())
+
+
+def test_settings_have_a_notebook_each():
+    rooms = {settings.section_of(name) for name in run.names()}
+    assert set(Settings.model_fields) - {"study"} <= rooms
