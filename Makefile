@@ -3,6 +3,7 @@ PROFILE ?= world
 PYTHON  ?= python3
 PY      ?= .venv/bin/python
 NOTEBOOK ?= notebooks
+LAB     ?=
 export PYTHONPATH := $(CURDIR)
 
 OUT   := reports/$(PROFILE)
@@ -26,8 +27,8 @@ notebooks: $(RUNS) ## run what is stale, without the page
 test: $(READY) ## all tests
 	@$(PY) -m pytest tests
 
-lab: $(READY) ## open JupyterLab here (NOTEBOOK=file to open one)
-	@$(PY) -m jupyter lab --ip=127.0.0.1 "$(NOTEBOOK)"
+lab: $(READY) ## open JupyterLab on this machine only (NOTEBOOK=file to open one, LAB=more options)
+	@$(PY) -m jupyter lab --ip=127.0.0.1 $(LAB) "$(NOTEBOOK)"
 
 env: $(READY) ## build the environment and check it
 	@$(PY) -m lib.compute

@@ -101,6 +101,15 @@ def picture(image: np.ndarray, name: str) -> dict[str, Any]:
     return {"bytes": cv2.imencode(".png", ordered)[1].tobytes(), "path": name}
 
 
+def fit(image: np.ndarray, size: int) -> np.ndarray:
+    """Centre square of an image (h, w, 3), resized to (size, size, 3): area means down, bicubic up."""
+    h, w = image.shape[:2]
+    side = min(h, w)
+    square = image[(h - side) // 2:(h + side) // 2, (w - side) // 2:(w + side) // 2]
+    way = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    return square if side == size else cv2.resize(square, (size, size), interpolation=way)
+
+
 def shards(count: int, size: int) -> dict[str, range]:
     """Names of the shards and the positions that each holds."""
     starts = range(0, count, size)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -69,15 +68,6 @@ def open_source(name: str, path: str, size: int, seed: int) -> Source:
     return openers[name]()
 
 
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Centre square of an image (h, w, 3), resized to (size, size, 3): area means down, bicubic up."""
-    h, w = image.shape[:2]
-    side = min(h, w)
-    square = image[(h - side) // 2:(h + side) // 2, (w - side) // 2:(w + side) // 2]
-    way = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return square if side == size else cv2.resize(square, (size, size), interpolation=way)
-
-
 def _world(size: int, seed: int) -> Source:
     """Rendered scenes without end; labels go round, so every split is balanced."""
     styles = {"train": "photo", "test": "photo"} | {f"shift-{style}": style for style in world.SHIFTS}
@@ -91,7 +81,9 @@ def _world(size: int, seed: int) -> Source:
                  "K": [s.K(size).ravel().tolist() for s in scenes], "R": [s.R.ravel().tolist() for s in scenes],
                  "vanishing_points": [np.ravel(s.vanishing_points(size)).tolist() for s in scenes],
                  "horizon": [np.ravel(s.horizon(size)).tolist() for s in scenes],
-                 "light": [np.ravel(s.light).tolist() for s in scenes], "style": [s.style for s in scenes]}
+                 "light": [np.ravel(s.light).tolist() for s in scenes], "style": [s.style for s in scenes],
+                 "colour": [s.bodies[0].colour for s in scenes], "material": [s.bodies[0].material for s in scenes],
+                 "floor": [s.floor.pattern for s in scenes]}
         return ImageSet(np.asarray(pictures), np.array([s.label for s in scenes], np.int64), tuple(world.CLASSES),
                         np.array(seeds, np.int64), tuple(f"world/{styles[split]}/{s}" for s in seeds),
                         tuple(s.caption() for s in scenes), truth)
@@ -106,7 +98,7 @@ def _digits(size: int, seed: int) -> Source:
     digits = load_digits()
     order = np.random.default_rng(seed_of(seed, "digits")).permutation(len(digits.target))
     grey = (digits.images * (255 / 16)).round().astype(np.uint8)
-    pictures = [fit(np.repeat(g[..., None], 3, axis=2), size) for g in grey]
+    pictures = [images.fit(np.repeat(g[..., None], 3, axis=2), size) for g in grey]
     return _listed(pictures, digits.target, tuple("0123456789"), [f"digits/{i}" for i in range(len(grey))],
                    {"train": order[:1297], "test": order[1297:]})
 
@@ -121,7 +113,7 @@ def _cifar10(path: Path, size: int) -> Source:
         raise SourceError("CIFAR-10 is not there or damaged; get it with `python -c \"from torchvision.datasets import "
                           f"CIFAR10; CIFAR10('{path.name}', download=True)\"` or set data.path to where it lies.\n"
                           f"{path / 'cifar-10-batches-py'}") from error
-    pictures = [fit(image, size) for image in np.concatenate([s.data for s in sets])]
+    pictures = [images.fit(image, size) for image in np.concatenate([s.data for s in sets])]
     labels = np.concatenate([s.targets for s in sets])
     ids = [f"cifar10/{split}/{i}" for split, s in zip(("train", "test"), sets, strict=True) for i in range(len(s))]
     return _listed(pictures, labels, tuple(sets[0].classes), ids,
@@ -160,7 +152,7 @@ def _folder(path: Path, size: int, seed: int) -> Source:
     def read(split: str, wanted: Sequence[int]) -> ImageSet:
         where = positions[split][list(wanted)]
         labels = np.array([classes.index(files[i].parent.name) for i in where], np.int64)
-        pictures = np.stack([fit(read_image(files[i], mode), size) for i in where])
+        pictures = np.stack([images.fit(read_image(files[i], mode), size) for i in where])
         names = tuple(str(files[i].relative_to(path)) for i in where)
         return ImageSet(pictures, labels, classes, where.astype(np.int64), names, ("",) * len(where))
 

@@ -6,7 +6,8 @@ from PIL import Image
 
 from lib import settings
 from lib.data import images, sources
-from lib.data.sources import SourceError, fit, open_source
+from lib.data.images import fit
+from lib.data.sources import SourceError, open_source
 from lib.store import Store
 
 

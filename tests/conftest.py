@@ -1,0 +1,27 @@
+"""What several tests share: a checkout of its own whose smoke study has run."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from lib.paths import ROOT
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory):
+    """A copy of the checkout whose smoke study ran once, from nothing, two jobs at a time."""
+    copy = tmp_path_factory.mktemp("house")
+    for name in ("lib", "notebooks", "params", "tests", "Makefile"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    done = make(copy, "-j2", "report")
+    assert done.returncode == 0, done.stderr
+    return copy
+
+
+def make(house, *words, profile="smoke"):
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    return subprocess.run(["make", *words, f"PROFILE={profile}", f"PY={sys.executable}"], cwd=house, text=True,
+                          capture_output=True, env=environment)
