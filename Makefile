@@ -76,5 +76,5 @@ stamps: $(READY)
 	@.venv/bin/python -c 'import pathlib, site; \
 	  pathlib.Path(site.getsitepackages()[0], "study.pth").write_text("$(CURDIR)\n")'
 	@.venv/bin/python -m ipykernel install --sys-prefix --name python3 --display-name "Synthetic training data" >/dev/null
-	@.venv/bin/python -m lib.compute
+	@.venv/bin/python -m lib.compute >/dev/null
 	@touch $@

@@ -28,7 +28,7 @@ from lib import progress
 from lib.paths import ROOT
 
 Parts = dict[str, Callable[[Path], None]]  # file name -> writes that file at the path it is given
-VERSIONS = ("torch", "torchvision", "diffusers", "transformers", "numpy", "opencv-python", "scikit-learn", "pyarrow")
+VERSIONS = ("torch", "torchvision", "diffusers", "transformers", "numpy", "opencv-python-headless", "scikit-learn", "pyarrow")
 
 
 class StoreError(RuntimeError):

@@ -6,9 +6,7 @@
 One image at a time in float32, so that a picture is bitwise the same in any batch, order or process.
 """
 
-import concurrent.futures
 import functools
-import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +15,7 @@ import numpy as np
 from lib.data import ink, shading, shapes
 from lib.data.looks import SHIFTS, STYLES
 from lib.data.scenes import CLASSES, Body, Scene, extent, scene
+from lib.workers import processes
 
 __all__ = ["CLASSES", "SHIFTS", "STYLES", "Scene", "render", "render_many", "scene"]
 
@@ -78,12 +77,6 @@ def render_many(seeds: Sequence[int], style: str = "photo", size: int = 64, anti
     for i, pair in enumerate(pairs):
         images[i], masks[i] = pair
     return images, masks
-
-
-@functools.cache
-def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    """Workers that stay for as long as this process; spawned, since forked ones can hang where torch runs threads."""
-    return concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
 def render_job(job: tuple) -> tuple[np.ndarray, np.ndarray]:
