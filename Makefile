@@ -4,6 +4,9 @@ PYTHON  ?= python3
 PY      ?= .venv/bin/python
 NOTEBOOK ?= notebooks
 LAB     ?=
+ifneq ($(words $(PROFILE)),1)
+$(error PROFILE="$(PROFILE)" is not one name; there are: $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml)))))
+endif
 export PYTHONPATH := $(CURDIR)
 
 OUT   := reports/$(PROFILE)

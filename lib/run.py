@@ -155,7 +155,16 @@ def status(profile: str) -> list[str]:
         for label, tree in result["recipes"].items():
             recipe = Recipe.from_json(tree)
             lines.append(f"  {label:24} {recipe.step}/{recipe.key}  {store.state(recipe)}")
-    return lines
+    return [*lines, f"{'report.html':18} {_page_state(REPORTS / profile, stale)}"]
+
+
+def _page_state(out: Path, stale: list[str]) -> str:
+    """Whether the page holds what the notebooks found."""
+    page, notebooks = out / "report.html", [out / "notebooks" / f"{name}.ipynb" for name in names()]
+    if not page.exists():
+        return "not written yet"
+    late = [path.name for path in notebooks if path.exists() and path.stat().st_mtime > page.stat().st_mtime]
+    return f"after {stale[0]}, which is not fresh" if stale else f"older than {late[0]}" if late else "fresh"
 
 
 def _why_stale(name: str, profile: str, loaded: Settings) -> str:

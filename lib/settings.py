@@ -84,7 +84,7 @@ def section_of(notebook: str) -> str:
 def load(profile: str, params: Path = PARAMS) -> Settings:
     """The settings of a profile: `params/defaults.yaml` overlaid with `params/<profile>.yaml`."""
     default, own = params / "defaults.yaml", params / f"{profile}.yaml"
-    if not own.is_file():
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", profile) or profile == "defaults" or not own.is_file():
         raise SettingsError(f"no profile named {profile!r}{_nearest(profile, profiles(params))}.\n{own}")
     base, over = _read(default), _read(own)
     known = Settings.model_fields

@@ -89,6 +89,13 @@ def test_a_missing_profile_names_the_nearest(params):
         settings.load("mime", params)
 
 
+@pytest.mark.parametrize("name", ["../mine", "", "a b", "defaults", "/mine", "mine.yaml"])
+def test_what_is_no_name_of_a_profile(params, name):
+    write(params, "")
+    with pytest.raises(SettingsError, match="no profile named"):
+        settings.load(name, params)
+
+
 def test_a_fault_in_the_defaults_names_the_defaults(params):
     tree = yaml.safe_load((params / "defaults.yaml").read_text())
     del tree["training"]["width"]
