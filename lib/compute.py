@@ -28,7 +28,8 @@ def describe() -> str:
     where = device()
     name = torch.cuda.get_device_name() if where.type == "cuda" else platform.machine()
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
-    return f"{where.type} ({name}), {dtype}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{where.type} ({name}), {dtype}, {threads} thread{'s' * (threads > 1)}"
 
 
 def seed_of(*names: object) -> int:

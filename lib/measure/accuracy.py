@@ -83,3 +83,9 @@ def table(found: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     """Accuracy of each arm on each set as mean with interval over the seeds: `table[arm][set]`."""
     return {arm: {name: interval(rows["accuracy"]) for name, rows in part.groupby("set", sort=False)}
             for arm, part in found.groupby("arm", sort=False)}
+
+
+def by_class(found: pd.DataFrame, name: str, classes: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """Share of each class that was right on one set, as mean with interval over the seeds: `by_class[arm][class]`."""
+    return {arm: {c: interval([row[k] for row in rows["per_class"]]) for k, c in enumerate(classes)}
+            for arm, rows in found[found["set"] == name].groupby("arm", sort=False)}

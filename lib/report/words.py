@@ -103,9 +103,8 @@ def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:
     return found + ["A small run: intervals are wide and nothing here should be quoted."] * small
 
 
-def hardest(per_class: Mapping[str, Mapping[str, float]], arm: str) -> str:
+def hardest(per_class: Mapping[str, Mapping[str, Result]], arm: str) -> str:
     """The class that is missed most often and the one that is missed least, for one arm."""
     shares = per_class[arm]
-    low, high = min(shares, key=shares.get), max(shares, key=shares.get)
-    return (f"Hardest for {arm}: {low}, {100 * shares[low]:.0f} % recognised; "
-            f"easiest: {high}, {100 * shares[high]:.0f} %.")
+    low, high = (pick(shares, key=lambda name: shares[name]["mean"]) for pick in (min, max))
+    return f"Hardest for {arm}: {low}, {percent(shares[low])} recognised; easiest: {high}, {percent(shares[high])}."

@@ -1,6 +1,7 @@
 """Statistics against closed forms and scipy."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -40,3 +41,14 @@ def test_per_class_and_confusion_count():
     assert accuracy.per_class(predicted, labels, 3)[:2].tolist() == [0.5, 1]
     assert np.isnan(accuracy.per_class(predicted, labels, 3)[2])
     np.testing.assert_array_equal(accuracy.confusion(predicted, labels, 2), [[0.5, 0.5], [0, 1]])
+
+
+def test_tables_by_arm_set_and_class():
+    rows = [{"arm": arm, "seed": k, "set": name, "accuracy": base + k / 10, "per_class": np.array([base, k / 2])}
+            for arm, base in (("real", 0.5), ("sd", 0.2)) for k in range(3) for name in ("test", "night")]
+    found = pd.DataFrame(rows)
+    table = accuracy.table(found)
+    assert table["sd"]["night"]["mean"] == pytest.approx(0.3) and table["real"]["test"]["n"] == 3
+    shares = accuracy.by_class(found, "test", ["cone", "cube"])
+    assert shares["real"]["cone"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "n": 3}
+    assert shares["sd"]["cube"]["mean"] == pytest.approx(0.5)

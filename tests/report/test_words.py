@@ -46,8 +46,8 @@ def test_confusable_names_the_commonest_mistake():
 
 
 def test_hardest_and_easiest():
-    assert words.hardest({"real": {"cone": 0.5, "cube": 0.9}}, "real") == (
-        "Hardest for real: cone, 50 % recognised; easiest: cube, 90 %.")
+    assert words.hardest({"real": {"cone": result(0.5), "cube": result(0.9)}}, "real") == (
+        "Hardest for real: cone, 50.0 % ± 1.0 (n = 3) recognised; easiest: cube, 90.0 % ± 1.0 (n = 3).")
 
 
 @pytest.mark.parametrize("small", [True, False])
