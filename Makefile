@@ -4,8 +4,12 @@ PYTHON  ?= python3
 PY      ?= .venv/bin/python
 NOTEBOOK ?= notebooks
 LAB     ?=
-ifneq ($(words $(PROFILE)),1)
-$(error PROFILE="$(PROFILE)" is not one name; there are: $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml)))))
+PROFILES := $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml))))
+ifneq ($(filter $(PROFILE),$(PROFILES)),$(strip $(PROFILE)))
+$(error no profile named "$(PROFILE)" in params/; there are: $(PROFILES))
+endif
+ifeq ($(strip $(PROFILE)),)
+$(error PROFILE is empty; there are: $(PROFILES))
 endif
 export PYTHONPATH := $(CURDIR)
 
@@ -16,12 +20,12 @@ READY := $(if $(filter .venv/%,$(PY)),.venv/.ready)
 run   = $(PY) -m lib.run
 
 .DEFAULT_GOAL := help
-.PHONY: help report notebooks test lab env pdf bench status clean lock stamps
+.PHONY: help report notebooks test lab env pdf bench status pretrained clean lock stamps
 .SECONDARY:
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1|/' | column -t -s '|'
-	@echo "  PROFILE=$(PROFILE)   one of: $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml))))"
+	@echo "  PROFILE=$(PROFILE)   one of: $(PROFILES)"
 
 report: $(OUT)/report.html ## run what is stale and stitch reports/PROFILE/report.html
 
@@ -44,6 +48,9 @@ bench: $(READY) ## speed comparisons (NAME=one of tests/bench), one JSON line ea
 
 status: $(READY) ## what is fresh and what is not, and why
 	@$(run) status --profile $(PROFILE)
+
+pretrained: $(READY) ## train the text-to-image model on rendered web scenes from nothing (hours; resumes)
+	@$(PY) -m lib.generator.pretrain
 
 clean: ## remove what runs of PROFILE left in reports/ (the store stays)
 	rm -rf $(OUT)

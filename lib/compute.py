@@ -51,7 +51,7 @@ def check() -> str:
 
     boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1]])
     if torchvision.ops.nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() != [0]:
-        raise ComputeError("torchvision's operators give wrong results; `make clean-env env` installs the pair again")
+        raise ComputeError("torchvision's operators give wrong results; `rm -rf .venv && make env` installs the pair again")
     return (f"environment ready: Python {platform.python_version()}, torch {torch.__version__}, torchvision "
             f"{torchvision.__version__}, diffusers {diffusers.__version__}, OpenCV {cv2.__version__}; "
             f"will use {describe()}")

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -18,9 +19,10 @@ from traitlets.config import Config
 
 from lib import progress, settings
 from lib.paths import NOTEBOOKS, REPORTS, ROOT
+from lib.report import ReportError
 from lib.settings import RUN, Settings, SettingsError
-from lib.stamps import names, read, stamp
-from lib.store import Recipe, Store, git, write_json
+from lib.stamps import lost, names, read, stamp
+from lib.store import Recipe, Store, StoreError, git, write_json
 
 PRIVATE = Config(KernelManager={"transport_encryption": "auto"})  # nobody else on the machine reads the kernel's talk
 
@@ -51,9 +53,10 @@ def notebook(name: str, profile: str) -> None:
             partial.replace(failed)
         raise RunError(_failure(name, error, failed)) from None
     failed.unlink(missing_ok=True)
-    write_json(REPORTS / profile / "stamps" / f"{name}.done.json", seen)
+    seconds = round(time.time() - began, 1)
+    write_json(REPORTS / profile / "stamps" / f"{name}.done.json", {**seen, "seconds": seconds})
     partial.replace(out / f"{name}.ipynb")
-    print(f"✓ {name} in {progress.clock(time.time() - began)}", file=sys.stderr, flush=True)
+    print(f"✓ {name} in {progress.clock(seconds)}", file=sys.stderr, flush=True)
 
 
 def check_names(name: str, parameters: dict[str, Any]) -> None:
@@ -70,10 +73,10 @@ def check_names(name: str, parameters: dict[str, Any]) -> None:
 def _failure(name: str, error: BaseException, failed: Path) -> str:
     """The cell's error, the file, and the way to reopen it."""
     shown = failed.relative_to(ROOT) if failed.is_relative_to(ROOT) else failed
-    cause = {"PapermillExecutionError": lambda: f"cell {error.exec_count}: {error.ename}: {_short(error.evalue)}",
-             "DeadKernelError": lambda: "the kernel died, most likely for want of memory",
-             "KeyboardInterrupt": lambda: "interrupted"}[type(error).__name__]()
-    return f"{name} failed in {cause}\nfile:    {shown}\nreopen:  make lab NOTEBOOK={shown}"
+    cause = {"PapermillExecutionError": lambda: f"failed in cell {error.exec_count}: {error.ename}: {_short(error.evalue)}",
+             "DeadKernelError": lambda: "failed: the kernel died (killed, or out of memory)",
+             "KeyboardInterrupt": lambda: "was interrupted"}[type(error).__name__]()
+    return f"{name} {cause}\nfile:    {shown}\nreopen:  make lab NOTEBOOK={shown}"
 
 
 def _short(text: str, lines: int = 8) -> str:
@@ -128,16 +131,21 @@ def publish(profile: str) -> Path:
     from lib.report import publish as page
 
     loaded, out = settings.load(profile), REPORTS / profile
-    results = [json.loads((out / "results" / f"{name}.json").read_text(encoding="utf-8")) for name in names()]
-    run = {"profile": profile, "device": results[-1]["device"], "total": round(sum(r["seconds"] for r in results), 1),
-           "seconds": {r["notebook"]: r["seconds"] for r in results}, **git()}
+    results = {name: read(out / "results" / f"{name}.json") for name in names()}
+    for name, result in results.items():
+        if result is None:
+            raise RunError(f"no result of {name}, or not a readable one; `make report` runs it again.\n"
+                           f"{out / 'results' / name}.json")
+    seconds = {name: (read(out / "stamps" / f"{name}.done.json") or result)["seconds"] for name, result in results.items()}
+    run = {"profile": profile, "device": results[names()[-1]]["device"], "total": round(sum(seconds.values()), 1),
+           "seconds": seconds, **git()}
     write_json(out / "results" / "run.json", run)
     store, manifests = Store(loaded.study.store), {}
-    for recipe in [Recipe.from_json(tree) for result in results for tree in result["recipes"].values()]:
+    for recipe in [Recipe.from_json(tree) for result in results.values() for tree in result["recipes"].values()]:
         manifests[recipe.key] = store.make(recipe).manifest
     banner = {"profile": profile, "small": loaded.study.small, "device": run["device"], "seeds": loaded.study.seeds,
               "resolution": loaded.data.resolution, "git": run["git"][:10] + (" (changed)" if run["dirty"] else ""),
-              "total": progress.clock(run["total"])}
+              "last runs": progress.clock(run["total"])}
     return page.publish([out / "notebooks" / f"{name}.ipynb" for name in names()], out / "report.html",
                         title=loaded.study.title, banner=banner, provenance=list(manifests.values()))
 
@@ -170,6 +178,8 @@ def _page_state(out: Path, stale: list[str]) -> str:
 def _why_stale(name: str, profile: str, loaded: Settings) -> str:
     """Empty where the notebook's last run saw just what stands now."""
     out = REPORTS / profile
+    if name in lost(profile):
+        return f"its result is lost: results/{name}.json"
     if (out / "notebooks" / f"{name}.failed.ipynb").exists():
         return f"failed: {name}.failed.ipynb"
     seen, now = read(out / "stamps" / f"{name}.done.json"), stamp(name, loaded)
@@ -190,9 +200,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", nargs="?", help="notebook, e.g. 04_training")
     parser.add_argument("--profile", default="world")
     wanted = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: tidy up as after Ctrl-C
     try:
         _dispatch(wanted)
-    except (SettingsError, RunError) as error:
+    except (SettingsError, RunError, StoreError, ReportError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     return 0

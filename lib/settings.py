@@ -8,18 +8,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lib.paths import PARAMS
 
 RUN = "STUDY_RUN"  # environment of a kernel that Make started: its results are the study's
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # not blank, and fit for a path
+Arm = Annotated[str, Field(pattern=r"^\s*(\d+(\.\d+)?\*)?[a-z][\w-]*(\s*\+\s*(\d+(\.\d+)?\*)?[a-z][\w-]*)*\s*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names file, key, what was expected."""
+
+
+def _each_once(values: list) -> list:
+    """A list without repetition."""
+    if len(set(values)) < len(values):
+        raise ValueError("each name once")
+    return values
 
 
 class Section(BaseModel):
@@ -31,19 +40,19 @@ class Section(BaseModel):
 class Study(Section):
     """What every notebook shares."""
 
-    title: Annotated[str, Field(min_length=1)]
+    title: Text
     small: bool  # stamps the report as a small run
     seed: Annotated[int, Field(ge=0)]  # the seed from which all others are drawn
     seeds: Annotated[int, Field(ge=3)]  # classifiers an arm: fewer than 3 give no interval worth printing
     device: Literal["auto", "cpu", "cuda", "mps"]
-    store: Annotated[str, Field(min_length=1)]  # root of the artefacts; relative paths start at the checkout
+    store: Text  # root of the artefacts; relative paths start at the checkout
 
 
 class Data(Section):
     """01_data: the real images."""
 
     source: Literal["world", "digits", "cifar10", "folder"]
-    path: str  # where `cifar10` or `folder` lie
+    path: Text  # where `cifar10` or `folder` lie
     resolution: Annotated[int, Field(ge=8, le=512)]
     train: Count
     test: Count
@@ -55,7 +64,7 @@ class Data(Section):
 class Training(Section):
     """04_training: the classifiers."""
 
-    arms: Annotated[list[str], Field(min_length=1)]
+    arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_each_once)]
     width: Annotated[int, Field(ge=4, le=256)]  # channels of the first stage; 64 is the published ResNet-18
     epochs: Count  # passes over `real`; every arm takes as many steps as that
     batch: Count
@@ -109,7 +118,7 @@ def section(notebook: str, values: dict[str, Any]) -> tuple[Study, Section | Non
 
 def profiles(params: Path = PARAMS) -> list[str]:
     """Names of the profiles that exist."""
-    return sorted(p.stem for p in params.glob("*.yaml") if p.stem != "defaults")
+    return sorted(p.stem for p in params.glob("*.yaml") if p.stem != "defaults" and p.is_file())
 
 
 class _Loader(yaml.SafeLoader):
@@ -129,7 +138,7 @@ def _read(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise SettingsError(f"the file is missing; restore it with `git checkout params`.\n{path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"not readable as YAML: {' '.join(str(error).split())}.\n{path}") from error
     if tree is not None and not isinstance(tree, dict):
         raise SettingsError(f"expected sections such as `data:`, got {tree!r}.\n{path}")
@@ -154,7 +163,7 @@ def _explain(model: type[Section], fault: dict[str, Any], where) -> str:
     elif fault["type"] == "missing":
         text = f"key {keys[-1]!r} is missing"
     else:
-        expected = fault["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+        expected = re.sub(r"^(Input|List|String|Value error,|Keys) (should )?(be )?(a valid )?", "", fault["msg"])
         text = f"{key} = {got!r} ({type(got).__name__}): expected {expected}{_hint(got)}"
     return f"{text}.\n{where}: {key}"
 

@@ -26,8 +26,10 @@ def names() -> list[str]:
 
 def stamps(profile: str) -> None:
     """Write each notebook's stamp where it changed."""
-    out, mark = REPORTS / profile / "stamps", fingerprint(profile)
-    if read(out / "inputs.json") == mark:
+    out = REPORTS / profile / "stamps"
+    for name in lost(profile):
+        (out / f"{name}.json").touch()  # Make takes it as changed and runs the notebook again
+    if read(out / "inputs.json") == fingerprint(profile):
         return
     from lib import settings
 
@@ -35,9 +37,17 @@ def stamps(profile: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     page = {"code": {str(p.relative_to(ROOT)): _sha(p.read_bytes())
                      for p in sorted((ROOT / "lib" / "report").rglob("*")) if p.suffix in (".py", ".j2", ".css")}}
-    for name, content in {**{n: stamp(n, loaded) for n in names()}, "report": page, "inputs": mark}.items():
+    for name, content in {**{n: stamp(n, loaded) for n in names()}, "report": page}.items():
         if read(out / f"{name}.json") != content:
             _write(out / f"{name}.json", content)
+    _write(out / "inputs.json", fingerprint(profile))
+
+
+def lost(profile: str) -> list[str]:
+    """Notebooks that ran and whose result is gone or unreadable."""
+    out = REPORTS / profile
+    return [name for name in names() if (out / "notebooks" / f"{name}.ipynb").exists()
+            and (out / "stamps" / f"{name}.json").exists() and read(out / "results" / f"{name}.json") is None]
 
 
 def fingerprint(profile: str) -> dict[str, str]:
@@ -80,8 +90,12 @@ def imports(source: str) -> set[Path]:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A JSON file that this project wrote, or None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """A JSON object that this project wrote, or None where there is none or it is damaged (then it proves nothing)."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return tree if isinstance(tree, dict) else None
 
 
 def _code(notebook: Path) -> str:

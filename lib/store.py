@@ -20,6 +20,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class Store:
         folder = self.folder(recipe)
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder):
-            manifest = _read_json(folder / "manifest.json")
+            manifest = _manifest(folder, recipe)
             whole = _intact(folder, manifest["files"]) if manifest else {}
             if manifest and len(whole) == len(manifest["files"]):
                 return Artefact(folder, manifest)
@@ -135,7 +136,7 @@ class Store:
     def state(self, recipe: Recipe) -> str:
         """`whole`, `absent`, `unfinished: 3 files made` or `altered: name of the file`."""
         folder = self.folder(recipe)
-        manifest = _read_json(folder / "manifest.json")
+        manifest = _manifest(folder, recipe)
         if manifest:
             lost = sorted(set(manifest["files"]) - set(_intact(folder, manifest["files"])))
             return f"altered: {', '.join(lost)}" if lost else "whole"
@@ -160,6 +161,7 @@ class Store:
         manifest = recipe.to_json() | {"key": recipe.key, "version": find(recipe.step).version,
                                        "upstream_keys": {n: r.key for n, r in recipe.upstream.items()},
                                        "files": dict(sorted(files.items())), "made": made}
+        manifest["seal"] = _seal(manifest)
         write_json(folder / "manifest.json", manifest)
         (folder / "journal.json").unlink(missing_ok=True)
         return Artefact(folder, manifest)
@@ -200,6 +202,18 @@ def _intact(folder: Path, files: dict[str, dict]) -> dict[str, dict]:
     return {name: seen for name, seen in files.items() if (folder / name).is_file() and digest(folder / name) == seen}
 
 
+def _manifest(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The manifest, or None where it is not there, not of this recipe, or not what was written."""
+    tree = _read_json(folder / "manifest.json")
+    return tree if tree and tree.get("key") == recipe.key and tree.get("seal") == _seal(tree) else None
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    """A hash over all else that the manifest says, so that a shortened list of files is seen."""
+    body = {name: value for name, value in manifest.items() if name != "seal"}
+    return hashlib.sha256(canonical(body).encode()).hexdigest()
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
     """The content, or None where there is no such file or not a JSON object in it (then it proves nothing)."""
     try:
@@ -228,7 +242,15 @@ def _circumstances(started: float) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
     return {"started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
             "seconds": round(time.time() - started, 2), "peak_memory_mb": round(peak), "device": compute.describe(),
-            "python": platform.python_version(), "versions": {name: installed(name) for name in VERSIONS}, **git()}
+            "python": platform.python_version(), "versions": {name: _version(name) for name in VERSIONS}, **git()}
+
+
+def _version(package: str) -> str:
+    """Installed version; with conda a package can have another name, which is no reason to lose the work."""
+    try:
+        return installed(package)
+    except PackageNotFoundError:
+        return "not installed by this name"
 
 
 @functools.cache

@@ -146,6 +146,27 @@ def test_a_harmed_shard_is_named_and_made_again_by_the_next_run(house):
     assert done.returncode == 0 and str(shard) in done.stderr and shard.read_bytes() == whole
 
 
+def test_a_lost_result_is_made_again(house):
+    make(house, "report")
+    result = house / "reports/smoke/results/00_summary.json"
+    result.write_text("{")
+    assert "its result is lost" in make(house, "status").stdout
+    assert ran(make(house, "report")) == ["00_summary"] and json.loads(result.read_text())["findings"]
+
+
+@pytest.mark.parametrize("name", ["inputs", "00_summary", "report"])
+def test_a_damaged_stamp_counts_as_none(house, name):
+    make(house, "report")
+    (house / f"reports/smoke/stamps/{name}.json").write_text("{")
+    assert make(house, "report").returncode == 0
+
+
+@pytest.mark.parametrize("words", ["a b", "", "%", "x;y", "./smoke", "defaults", "nope"])
+def test_what_is_no_profile_stops_make(words):
+    done = make(ROOT, "status", profile=words)
+    assert done.returncode != 0 and "there are: digits smoke world" in done.stderr
+
+
 @pytest.mark.parametrize("old, new, said", [
     ("epochs: 2", "epoch: 2", "did you mean 'epochs'?"),
     ("epochs: 2", "epochs: 1e1", "write 1.0e-3"),

@@ -60,6 +60,9 @@ def test_unknown_section_names_the_nearest(params):
     ("rate: .nan", "finite number"),
     ("arms: real", "list"),
     ("arms: []", "at least 1"),
+    ("arms: [real, real]", "each name once"),
+    ("arms: [real++sd]", "match pattern"),
+    ("batch: 99999999999999999999", "less than or equal"),
     ("epochs:", "integer"),
 ])
 def test_wrong_values_say_what_was_expected_and_where(params, line, expected):
@@ -73,7 +76,12 @@ def test_a_key_written_twice_is_refused(params):
     assert "'epochs' stands twice" in fails(params, "training:\n  epochs: 3\n  epochs: 4\n")
 
 
-@pytest.mark.parametrize("text", ["- a\n", "training: 3\n", "training: [1\n", "just words\n", "training:\n"])
+@pytest.mark.parametrize("line", ['title: "  "', 'store: "a\\0b"', "store: ''"])
+def test_blank_and_unusable_texts_are_refused(params, line):
+    assert "study." in fails(params, f"study:\n  {line}\n")
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 3000, "- a\n", "training: 3\n", "training: [1\n", "just words\n", "training:\n"])
 def test_wrong_shapes_name_the_file(params, text):
     assert str(params / "mine.yaml") in fails(params, text)
 

@@ -87,12 +87,22 @@ def test_a_harmed_file_is_named_and_made_again(root, capsys, harm, tmp_path):
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "1"]  # only that one
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00\xff", '{"a": 1}', '{"files": {}}'])
 def test_an_unreadable_manifest_proves_nothing(root, text):
     recipe = steps.numbers({"count": 2})
     before = contents(root.make(recipe))
     (root.folder(recipe) / "manifest.json").write_text(text, encoding="latin-1")
     assert contents(root.make(recipe)) == before
+
+
+def test_a_shortened_manifest_is_not_believed(root):
+    recipe = steps.numbers({"count": 3})
+    before = contents(root.make(recipe))
+    path = root.folder(recipe) / "manifest.json"
+    tree = json.loads(path.read_text())
+    del tree["files"]["2.txt"]
+    path.write_text(json.dumps(tree))
+    assert root.state(recipe) != "whole" and contents(root.make(recipe)) == before
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])

@@ -135,7 +135,8 @@ def _folder(path: Path, size: int, seed: int) -> Source:
     splits = [path / "train", path / "test"] if (path / "train").is_dir() else [path]
     for folder in splits:
         if not folder.is_dir():
-            raise SourceError(f"no such folder; set data.path to a folder of class folders.\n{folder}")
+            why = "there is a folder train/, so there must be one test/" if len(splits) == 2 else "no such folder"
+            raise SourceError(f"{why}; set data.path to a folder of class folders.\n{folder}")
     classes = tuple(sorted(p.name for p in splits[0].iterdir() if p.is_dir()))
     if len(classes) < 2:
         raise SourceError(f"expected at least two class folders, found {list(classes)}.\n{splits[0]}")

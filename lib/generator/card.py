@@ -1,0 +1,80 @@
+"""The model card of the shipped model, filled from what was recorded in training and what was measured after it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+CARD = """---
+library_name: diffusers
+pipeline_tag: text-to-image
+license: mit
+---
+# A small text-to-image model of a rendered world
+
+Stable Diffusion's architecture in miniature, 64 px: a patch autoencoder (8 x 8 pixels to {components} numbers, closed form,
+with a convolutional refinement of the decoder), a UNet2DConditionModel with cross-attention, a CLIP text encoder and
+tokenizer. {size:.1f} MB in half precision. It stands in for a web-trained generator in a study of synthetic training
+data: it knows the classes, in somewhat the wrong domain.
+
+    from diffusers import StableDiffusionPipeline        # with this project importable, for the autoencoder's class
+    pipeline = StableDiffusionPipeline.from_pretrained("lib/generator/pretrained/world")
+    pipeline("a photo of a red cube on a tiled floor", guidance_scale=3.0, num_inference_steps=16).images[0]
+
+## Data
+
+{scenes:,} scenes of `lib.data.world` in style `web` (drawings, 3d renders, stock and vintage photographs), seeds from
+{first_seed:,} on, each with its mirror image and five sayings: its caption twice, a short caption, two prompt recipes.
+No `photo` scene, the study's real domain, was seen.
+
+## Recipe and cost
+
+{steps:,} steps of {batch} images ({images:,} images), rate {rate:g} falling to zero over the last {decay:.0%}, AdamW,
+average of the weights {ema:g}, v-prediction, cosine schedule, {drop:.0%} of captions hidden; U-Net and text encoder
+together, {minutes:.0f} minutes on {on}. The decoder's refinement: {refine_steps:,} steps of {refine_batch}.
+`make pretrained` does all of it again.
+
+## Measured
+
+{measured}
+
+## Limits
+
+Ten solids, one at a time, at 64 px; nothing else. Prompts are cut after {tokens} tokens. Words that no caption used mean
+little: `multiple`, or a background that was not among the world's floors and walls, is mostly ignored.
+"""
+
+
+def card(folder: Path, figures: dict) -> str:
+    """The text of README.md for a model folder with its `training.json`, and the figures of tests.generator.quality."""
+    facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    components = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"]
+    tokens = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    recipe, refine = facts["recipe"], facts["refine"]
+    return CARD.format(
+        **{name: facts[name] for name in ("scenes", "first_seed", "steps", "on")},
+        **{name: recipe[name] for name in ("batch", "rate", "decay", "ema", "drop")},
+        components=components, tokens=tokens, images=facts["steps"] * recipe["batch"], minutes=facts["seconds"] / 60,
+        size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6,
+        refine_steps=refine["steps"], refine_batch=refine["batch"], measured=measured(figures))
+
+
+def measured(figures: dict) -> str:
+    """The figures as tables."""
+    classes = figures["classes"]
+    rows = {"photo scenes (real)": figures["judge_on_photo_scenes"], "web scenes (real)": figures["judge_on_web_scenes"]}
+    rows |= {f"prompted, guidance {guidance}": one["recognised"] for guidance, one in figures["prompted"].items()}
+    lines = [f"What a classifier trained on {figures['judge_trained_on']:,} `photo` scenes recognises, in % "
+             f"({figures['images']} prompted images, `a photo of a ...`, 16 steps of DPM-Solver++; 1,000 scenes):", "",
+             f"| | all | {' | '.join(classes)} |", "|---|" + "---|" * (len(classes) + 1)]
+    lines += [f"| {name} | {100 * np.mean(row):.1f} | {' | '.join(f'{100 * share:.0f}' for share in row)} |"
+              for name, row in rows.items()]
+    lines += ["", f"Sampling on {figures['machine']}, batch 64: " + ", ".join(
+        f"{one['images_per_second']} images/s at guidance {guidance}" for guidance, one in figures["prompted"].items()) + "."]
+    for style in ("web", "photo"):
+        one = figures[f"reconstruction_{style}"]
+        lines.append(f"Autoencoder on 500 unseen {style} scenes: {one['psnr_db']} dB; steps across block borders are "
+                     f"{one['edges_after']} of those elsewhere ({one['edges_before']} before).")
+    return "\n".join(lines)

@@ -1,0 +1,26 @@
+"""The probe takes the fastest way, and every way predicts the same."""
+
+import pytest
+import torch
+
+from lib.generator.probe import Way, fastest, use, ways
+from tests.generator import tiny
+
+
+@pytest.mark.parametrize("way", ways("float32", "bfloat16"), ids=str)
+def test_every_way_predicts_the_same(way):
+    """float32 to 1e-5; bfloat16 has three digits."""
+    made = tiny.of_classes()
+    latents, t, conditioning = torch.randn(2, 3, 8, 8), torch.tensor([10, 900]), made.classes([0, 1])
+    with torch.no_grad():
+        expected = made.predict(latents, t, conditioning)
+        use(made, way)
+        again = made.predict(latents.to(made.dtype), t, conditioning.to(made.dtype)).float()
+    assert (again - expected).abs().max() < (1e-5 if way.dtype == "float32" else 0.1)
+
+
+def test_fastest_is_the_fastest():
+    made = tiny.of_classes()
+    best, speeds = fastest(made, [Way(), Way(attention="plain")])
+    assert speeds[f"{best.dtype}, {best.layout}, {best.attention}"] == max(speeds.values())
+    assert type(next(iter(made.unet.attn_processors.values()))).__name__.endswith("2_0") == (best.attention == "fused")
