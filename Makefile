@@ -51,6 +51,7 @@ status: $(READY) ## what is fresh and what is not, and why
 
 pretrained: $(READY) ## train the text-to-image model on rendered web scenes from nothing (hours; resumes)
 	@$(PY) -m lib.generator.pretrain
+	@$(PY) -m tests.generator.quality
 
 clean: ## remove what runs of PROFILE left in reports/ (the store stays)
 	rm -rf $(OUT)

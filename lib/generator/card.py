@@ -19,7 +19,8 @@ with a convolutional refinement of the decoder), a UNet2DConditionModel with cro
 tokenizer. {size:.1f} MB in half precision. It stands in for a web-trained generator in a study of synthetic training
 data: it knows the classes, in somewhat the wrong domain.
 
-    from diffusers import StableDiffusionPipeline        # with this project importable, for the autoencoder's class
+    import lib.generator.autoencoder                      # diffusers imports no class of ours by itself
+    from diffusers import StableDiffusionPipeline
     pipeline = StableDiffusionPipeline.from_pretrained("lib/generator/pretrained/world")
     pipeline("a photo of a red cube on a tiled floor", guidance_scale=3.0, num_inference_steps=16).images[0]
 
