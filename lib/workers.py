@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
 import functools
 import multiprocessing
@@ -13,7 +14,9 @@ import threading
 @functools.cache
 def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     """Workers that stay for as long as this process; spawned, since forked ones can hang where torch runs threads."""
-    return concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_serve)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_serve)
+    atexit.register(pool.shutdown, cancel_futures=True)
+    return pool
 
 
 def _serve() -> None:

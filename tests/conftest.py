@@ -22,6 +22,8 @@ def house(tmp_path_factory):
 
 
 def make(house, *words, profile="smoke"):
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    """`make …` in a house, as if typed there (not as a part of the make that runs the tests)."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    environment = {**inherited, "OMP_WAIT_POLICY": "PASSIVE"}
     return subprocess.run(["make", *words, f"PROFILE={profile}", f"PY={sys.executable}"], cwd=house, text=True,
                           capture_output=True, env=environment)
