@@ -24,7 +24,7 @@ run   = $(PY) -m lib.run
 .SECONDARY:
 
 help: ## list the commands
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1|/' | column -t -s '|'
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "  PROFILE=$(PROFILE)   one of: $(PROFILES)"
 
 report: $(OUT)/report.html ## run what is stale and stitch reports/PROFILE/report.html
