@@ -61,6 +61,34 @@ class Data(Section):
     flip: bool  # whether a mirrored image is still of its class
 
 
+class Generation(Section):
+    """03_generation: the synthetic images."""
+
+    sets: Annotated[list[Literal["sd", "cd"]], AfterValidator(_each_once)]  # prompted, class-conditional
+    images: Count  # of each set
+    model: Text  # of `sd`: shipped, a diffusers folder, or a hub id
+    revision: str  # of a hub id
+    facts: Text  # what the recipes can say of the classes: params/classes/<facts>.yaml
+    recipe: Text  # of the prompts
+    guidance: Annotated[float, Field(ge=1, le=30)]  # 1: none
+    steps: Annotated[int, Field(ge=1, le=1000)]  # of the sampler
+    scheduler: Text  # DPMSolver++, or any diffusers scheduler by name
+    guided: Annotated[list[Share], Field(min_length=2, max_length=2)]  # part of the steps with guidance
+    rescale: Share  # of the guidance
+    batch: Count
+    recipes: Annotated[list[Text], AfterValidator(_each_once)]  # the sweep's recipes, at `guidance`
+    guidances: Annotated[list[Annotated[float, Field(ge=1, le=30)]], AfterValidator(_each_once)]  # at `recipe`
+    sweep: Annotated[int, Field(ge=0)]  # images of each point of the sweep
+    start: Text  # what `cd` is trained from: shipped, scratch, a diffusers folder, or a hub id
+    space: Literal["latent", "pixel"]  # pixel only from scratch
+    fit_steps: Count
+    fit_batch: Count
+    fit_rate: Annotated[float, Field(gt=0, le=1)]
+    fit_snr: Annotated[float, Field(ge=0)]  # min-SNR weighting; 0: none
+    class_guidance: Annotated[float, Field(ge=1, le=30)]
+    judge_epochs: Count  # of the real-trained classifier that says what it sees in each set
+
+
 class Training(Section):
     """04_training: the classifiers."""
 
@@ -77,6 +105,7 @@ class Settings(Section):
 
     study: Study
     data: Data
+    generation: Generation
     training: Training
 
     def parameters(self, notebook: str) -> dict[str, Any]:

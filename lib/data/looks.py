@@ -26,7 +26,7 @@ STONE = ((168, 162, 150), (190, 174, 146), (158, 106, 80), (120, 122, 124), (204
 WOOD = ((156, 112, 70), (126, 88, 58), (184, 146, 100), (108, 82, 66))
 PASTEL = ((214, 220, 236), (240, 228, 210), (216, 236, 220), (244, 218, 224), (228, 228, 230), (250, 240, 200))
 PAPER = ((250, 247, 238), (244, 240, 226), (252, 252, 252), (240, 244, 248))
-LOUD = ((220, 90, 70), (70, 130, 200), (240, 200, 80), (90, 170, 120), (180, 110, 190), (230, 230, 235))
+GAUDY = ((206, 120, 96), (110, 146, 190), (224, 198, 120), (130, 168, 136), (176, 140, 186), (226, 226, 230))
 FADED = ((206, 178, 138), (178, 148, 120), (160, 164, 140), (196, 160, 150), (140, 130, 120))
 
 
@@ -71,19 +71,21 @@ LOOKS = {
                     mottle=0.0, grain=(0.0, 0.0), gloss=(0.0, 0.0), soft=(0.0, 0.0), clouds=(0.0, 0.0),
                     skies=(((250, 247, 238), (250, 247, 238)), ((236, 244, 250), (206, 228, 244))),
                     haze=(0.0, 0.02), noise=(0.006, 0.014), vignette=(0.0, 0.05), saturation=(0.9, 1.1), ink=True),
-    "render": Look(BRIGHT, floors=("plain", "checker", "tiles", "stripes"), floor_colours=PASTEL + LOUD[1:3],
-                   materials=("plain", "plain", "banded"), walls=(0.7, 0.2, 0.1), pitch=(10, 42), focal=(0.7, 2.4),
-                   roll=0.0, contrast=(0.2, 0.7), mottle=0.0, grain=(0.0, 0.0), gloss=(0.5, 1.0),
+    "render": Look(BRIGHT, floors=("plain", "checker", "tiles", "stripes"),
+                   floor_colours=PASTEL + ((70, 130, 200), (240, 200, 80)), materials=("plain", "plain", "banded"),
+                   walls=(0.7, 0.2, 0.1), pitch=(12, 38), focal=(0.8, 2.0), roll=0.0, contrast=(0.2, 0.6),
+                   mottle=0.0, grain=(0.0, 0.0), gloss=(0.5, 1.0),
                    sun=((1.0, 1.0, 1.0), (1.0, 0.97, 0.94)), sun_height=(40, 75), sky_power=(0.5, 0.65),
                    skies=(((250, 250, 252), (226, 230, 240)), ((214, 226, 250), (120, 160, 240)),
                           ((60, 64, 76), (20, 22, 30)), ((250, 226, 214), (240, 190, 200))),
                    clouds=(0.0, 0.0), noise=(0.0, 0.003), vignette=(0.0, 0.1), saturation=(1.05, 1.25)),
-    "stock": Look(BRIGHT, floor_colours=LOUD, wall_colours=LOUD + PASTEL, pitch=(10, 42), focal=(0.65, 2.2), roll=4.0,
-                  contrast=(0.5, 1.0), sun_height=(22, 75), sun_power=(1.1, 1.5), sky_power=(0.3, 0.45),
-                  gloss=(0.1, 0.6), skies=(((200, 226, 250), (30, 110, 230)), ((255, 214, 170), (90, 120, 210))),
-                  exposure=(0.95, 1.2), noise=(0.002, 0.01), saturation=(1.1, 1.35)),
-    "vintage": Look(NATURAL, floor_colours=FADED, wall_colours=FADED, pitch=(10, 40), focal=(0.65, 2.2), roll=4.0,
-                    sun_height=(18, 50), sun=((1.0, 0.78, 0.52), (1.0, 0.86, 0.66)), sky_power=(0.45, 0.7),
+    "stock": Look(BRIGHT, floor_colours=WOOD + STONE + GAUDY[:2], wall_colours=PASTEL + GAUDY, pitch=(12, 36),
+                  focal=(0.8, 1.9), roll=3.0, contrast=(0.3, 0.7), sun_height=(22, 75), sun_power=(1.0, 1.3),
+                  sky_power=(0.35, 0.55), gloss=(0.1, 0.5),
+                  skies=(((200, 226, 250), (30, 110, 230)), ((255, 214, 170), (90, 120, 210))),
+                  exposure=(0.9, 1.12), noise=(0.002, 0.01), saturation=(1.05, 1.25)),
+    "vintage": Look(NATURAL, floor_colours=FADED, wall_colours=FADED, pitch=(12, 36), focal=(0.8, 1.9), roll=3.0,
+                    sun_height=(24, 55), sun=((1.0, 0.78, 0.52), (1.0, 0.86, 0.66)), sky_power=(0.45, 0.7),
                     skies=(((246, 214, 160), (190, 170, 140)), ((240, 180, 130), (150, 130, 150))),
                     noise=(0.012, 0.026), vignette=(0.3, 0.6), saturation=(0.6, 0.85), tint=(1.12, 1.0, 0.76)),
     "night": Look(NATURAL, sun=((0.55, 0.68, 1.0), (0.62, 0.7, 0.95)), sun_power=(0.2, 0.32), sky_power=(0.06, 0.11),

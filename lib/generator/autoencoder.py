@@ -12,6 +12,9 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import nn
 
+from lib import compute, progress
+from lib.generator.model import pixels
+
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
     """8x8 patches <-> `latent_channels` whitened components; images (n, 3, h, w) in [-1, 1]."""
@@ -104,3 +107,22 @@ def edge_ratio(images: torch.Tensor, patch: int = 8) -> float:
     step = (images[..., 1:] - images[..., :-1]).abs().mean((0, 1, 2))  # (w - 1,)
     border = torch.arange(len(step)) % patch == patch - 1
     return float(step[border].mean() / step[~border].mean())
+
+
+def refine(vae: PatchAutoencoder, images: torch.Tensor, steps: int, batch: int, rate: float, seed: int) -> None:
+    """Train the decoder's refinement on squared error; latents stay as they are, so the diffusion never notices."""
+    vae.refinement.requires_grad_(True)
+    optimiser = torch.optim.AdamW(vae.refinement.parameters(), rate, weight_decay=0.0)
+    falling = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
+    for step in progress.each("refine the decoder", range(steps)):
+        rng = compute.generator(seed, "refine", step)
+        x = pixels(images[torch.randint(len(images), (batch,), generator=rng)]).to(vae.device)
+        with torch.no_grad():
+            z = vae.encode(x).latent_dist.mode()
+        z = z + 0.05 * torch.randn(z.shape, generator=rng).to(z)  # sampled latents are never quite those of an image
+        loss = (vae.decode(z).sample - x).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        falling.step()
+    vae.requires_grad_(False)

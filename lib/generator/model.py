@@ -30,7 +30,7 @@ class Design:
     """The architecture of a generator that is to be trained."""
 
     resolution: int = 64  # pixels a side
-    channels: tuple[int, ...] = (96, 160)  # of the U-Net, finest level first
+    channels: tuple[int, ...] = (96, 128)  # of the U-Net, finest level first
     attention: tuple[bool, ...] = (False, True)  # which levels have it; the lowest must, it is where the words enter
     layers: int = 1  # residual blocks a level
     width: int = 128  # of the conditioning
@@ -59,6 +59,7 @@ class Generator:
         self.unet, self.scheduler, self.vae = unet, scheduler, vae
         self.text_encoder, self.tokenizer, self.table = text_encoder, tokenizer, table
         self.cut: set[str] = set()  # prompts that were longer than the text encoder reads
+        self.sliced = False  # whether memory ran out and attention and autoencoder go slice by slice
         for part in self.parts().values():
             part.eval().requires_grad_(False)
 
@@ -75,7 +76,7 @@ class Generator:
         return cls(**{name: _part(source, name, index[name], revision, dtype) for name in named}).to(device)
 
     @classmethod
-    def build(cls, design: Design, vae=None, tokenizer=None, text_layers: int = 3, seed: int = 0) -> Generator:
+    def build(cls, design: Design, vae=None, tokenizer=None, text_layers: int = 2, seed: int = 0) -> Generator:
         """Untrained, from a design: in latent space with `vae`, in pixel space without."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -310,6 +311,11 @@ def _single_by_default(config: Path) -> None:
     settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     if "dtype" in settings:
         config.write_text(json.dumps(settings | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+
+
+def plain(part) -> dict:
+    """The configuration of a part, without where it came from."""
+    return {name: value for name, value in part.config.items() if not name.startswith("_")}
 
 
 def _shift(vae) -> float:

@@ -25,7 +25,7 @@ from lib import compute, progress
 from lib.data import world
 from lib.data.captions import article
 from lib.generator import pool, prompts
-from lib.generator.autoencoder import PatchAutoencoder
+from lib.generator.autoencoder import PatchAutoencoder, refine
 from lib.generator.fit import Examples, Recipe, fit
 from lib.generator.model import SHIPPED, Design, Generator, pixels
 from lib.generator.sample import sample
@@ -33,17 +33,17 @@ from lib.generator.text import build_tokenizer, tokenize
 from lib.paths import PARAMS, ROOT
 
 FACTS = PARAMS / "classes" / "world.yaml"
-VOCABULARY, TOKENS = 900, 32
+VOCABULARY, TOKENS = 900, 24
 SHORT = ("{class}", "{class}, {hypernym}", "{class}, {definition}")  # what the study's recipes look like
 
 
-def pretrain(folder: Path, scenes: int, recipe: Recipe, refine: Recipe, device: torch.device,
+def pretrain(folder: Path, scenes: int, recipe: Recipe, refining: Recipe, device: torch.device,
              workers: int) -> Generator:
     """All steps in order; each leaves what it made in the folder, and of several processes one makes it."""
     first = not dist.is_initialized() or dist.get_rank() == 0
     if first:
         pool.render(folder / "pool", scenes, Design.resolution, workers)
-        autoencoder(folder / "vae", pool.load(folder / "pool", scenes).images, refine, device)
+        autoencoder(folder / "vae", pool.load(folder / "pool", scenes).images, refining, device)
         words(folder / "tokenizer", sayings(pool.load(folder / "pool", scenes)))
     if dist.is_initialized():
         dist.barrier()
@@ -54,7 +54,7 @@ def pretrain(folder: Path, scenes: int, recipe: Recipe, refine: Recipe, device: 
     examples = Examples(latents(generator, web.images), raw.view(scenes, -1, TOKENS), vae.importance().to(device))
     losses = fit(generator, examples, recipe, folder / "unet", Log(folder))
     if first:
-        facts = {"scenes": scenes, "first_seed": pool.FIRST, "recipe": asdict(recipe), "refine": asdict(refine)}
+        facts = {"scenes": scenes, "first_seed": pool.FIRST, "recipe": asdict(recipe), "refine": asdict(refining)}
         facts |= Log(folder).read() | {"losses": losses}
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return generator
@@ -99,34 +99,15 @@ def say(caption: str, name: str, known: prompts.Facts, seed: int) -> list[str]:
             f"{name}, {known.hypernym[name]}{rest.split(name, 1)[1]}"]
 
 
-def autoencoder(folder: Path, images: torch.Tensor, refine: Recipe, device: torch.device) -> None:
+def autoencoder(folder: Path, images: torch.Tensor, how: Recipe, device: torch.device) -> None:
     """The closed form, then the refinement of its decoder; kept in the folder."""
     if (folder / "config.json").is_file():
         return
     vae = PatchAutoencoder()
     share = vae.fit_patches(pixels(images[:4000]))
     progress.say(f"patch components keep {share:.1%} of the variance")
-    fit_refinement(vae.to(device), images, refine)
+    refine(vae.to(device), images, how.steps, how.batch, how.rate, how.seed)
     vae.cpu().save_pretrained(folder)
-
-
-def fit_refinement(vae: PatchAutoencoder, images: torch.Tensor, recipe: Recipe) -> None:
-    """Train the decoder's refinement on squared error; latents stay as they are, so the diffusion never notices."""
-    vae.refinement.requires_grad_(True)
-    optimiser = torch.optim.AdamW(vae.refinement.parameters(), recipe.rate, weight_decay=0.0)
-    falling = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, recipe.steps)
-    for step in progress.each("refine the decoder", range(recipe.steps)):
-        rng = compute.generator(recipe.seed, "refine", step)
-        x = pixels(images[torch.randint(len(images), (recipe.batch,), generator=rng)]).to(vae.device)
-        with torch.no_grad():
-            z = vae.encode(x).latent_dist.mode()
-        z = z + 0.05 * torch.randn(z.shape, generator=rng).to(z)  # sampled latents are never quite those of an image
-        loss = (vae.decode(z).sample - x).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        falling.step()
-    vae.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -161,11 +142,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     ask.add_argument("--workers", type=int, default=2, help="processes that render")
     given = ask.parse_args(argv)
     recipe = Recipe(given.steps, batch=64, rate=1e-3, decay=0.5, ema=0.998, late=1.5, keep=200, meet=8)
-    refine = Recipe(given.refine, batch=64, rate=2e-3)
+    refining = Recipe(given.refine, batch=64, rate=2e-3)
     device = compute.device(given.device)
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    generator = pretrain(given.folder, given.scenes, recipe, refine, device, given.workers)
+    generator = pretrain(given.folder, given.scenes, recipe, refining, device, given.workers)
     if not dist.is_initialized() or dist.get_rank() == 0:
         generator.to("cpu").save(given.out, half=True)
         shutil.copy(given.folder / "training.json", given.out)

@@ -5,14 +5,18 @@ On two cores with AMX bfloat16 with plain attention is several times faster than
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from lib.generator.model import Generator
+from lib import compute, progress
+from lib.generator.model import Generator, plain
+from lib.store import Store, canonical, write_json
 
 ATTENTION = {"plain": AttnProcessor, "fused": AttnProcessor2_0}
 LAYOUT = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
@@ -60,3 +64,21 @@ def fastest(generator: Generator, candidates: list[Way]) -> tuple[Way, dict[str,
     best = max(speeds, key=speeds.get)
     use(generator, best)
     return best, {f"{way.dtype}, {way.layout}, {way.attention}": round(speed, 1) for way, speed in speeds.items()}
+
+
+
+def tuned(store: Store, generator: Generator) -> Generator:
+    """The generator, set to what its architecture runs fastest in on this machine; timed once, then kept in the store."""
+    about = canonical([compute.describe(), str(generator.device), torch.__version__, plain(generator.unet)])
+    path = store.root / "probe" / f"{hashlib.sha256(about.encode()).hexdigest()[:20]}.json"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        best, speeds = fastest(generator, candidates(generator.device))
+        progress.say(f"runs fastest in {best.dtype}, {best.layout}, {best.attention} attention")
+        write_json(path, {"way": asdict(best), "images a second": speeds})
+    return use(generator, Way(**json.loads(path.read_text(encoding="utf-8"))["way"]))
+
+
+def candidates(device: torch.device) -> list[Way]:
+    """What is worth timing: half precision where it is the rule, bfloat16 beside float32 on processors."""
+    return ways(*{"cuda": ("float16", "bfloat16"), "cpu": ("float32", "bfloat16")}.get(device.type, ("float32",)))

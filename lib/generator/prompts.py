@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 
 from lib.compute import seed_of
+from lib.data.captions import article
 
-FIELDS = ("class", "hypernym", "definition", "background")
+FIELDS = ("article", "class", "hypernym", "definition", "background")
 
 
 class PromptError(ValueError):
@@ -29,6 +30,8 @@ class Facts:
 
 def facts(path: Path, classes: Sequence[str]) -> Facts:
     """The facts of a file, complete for these classes or an error that names what is missing."""
+    if not path.is_file():
+        raise PromptError(f"no file of facts about these classes; write one like world.yaml beside it.\n{path}")
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     rows = {row["name"]: row for row in tree["classes"]}
     missing = [name for name in classes if not {"hypernym", "definition"} <= rows.get(name, {}).keys()]
@@ -45,8 +48,8 @@ def prompt(template: str, name: str, known: Facts, seed: int) -> str:
     if unknown:
         raise PromptError(f"recipe {template!r} uses {{{min(unknown)}}}; it can use {', '.join(FIELDS)}")
     scene = known.backgrounds[seed_of(seed, "background") % len(known.backgrounds)] if "background" in used else ""
-    values = {"class": name, "hypernym": known.hypernym.get(name, ""), "definition": known.definition.get(name, "")}
-    return template.format_map(values | {"background": scene})
+    values = {"article": article(name).split()[0], "class": name, "background": scene}
+    return template.format_map(values | {"hypernym": known.hypernym.get(name, ""), "definition": known.definition.get(name, "")})
 
 
 def prompts(template: str, names: Sequence[str], known: Facts, seeds: Sequence[int]) -> list[str]:

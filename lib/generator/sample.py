@@ -64,13 +64,26 @@ def sample(generator: Generator, conditioning: Sequence[str] | torch.Tensor, see
         try:
             drawn = _faultless(generator, conditioning[part], list(seeds[part]), sampler, against)
         except torch.OutOfMemoryError:
-            if batch == 1:
-                raise
-            batch //= 2
-            progress.say(f"out of memory at {2 * batch} images a batch: going on with {batch}")
+            batch = smaller(generator, batch)
             continue
         yield from drawn
         start += batch
+
+
+def smaller(generator: Generator, batch: int) -> int:
+    """After running out of memory: attention and autoencoder slice by slice, then half the batch; says what it does."""
+    vae = generator.vae
+    if not generator.sliced and generator.unet.config.sample_size >= 32:
+        generator.sliced = True
+        generator.unet.set_attention_slice("auto")
+        if hasattr(vae, "enable_slicing"):
+            vae.enable_slicing()
+        progress.say(f"out of memory at {batch} images a batch: attention and autoencoder go slice by slice")
+        return batch
+    if batch == 1:
+        raise GeneratorError("out of memory with one image a batch: a smaller model, or a device with more memory, is needed")
+    progress.say(f"out of memory at {batch} images a batch: going on with {batch // 2}")
+    return batch // 2
 
 
 def faults(drawn: Sequence[Drawn]) -> dict[str, int]:
@@ -120,6 +133,7 @@ def denoise(generator: Generator, conditioning: torch.Tensor, seeds: Sequence[in
     noise, own = noise_of(seeds, generator.shape)
     latents = noise.to(generator.device, generator.dtype) * scheduler.init_noise_sigma
     empty = generator.condition(generator.nothing())[0] if against is None else against
+    conditioning = conditioning.to(generator.device, generator.dtype)
     pair = torch.cat([empty.to(conditioning).expand_as(conditioning), conditioning])
     extra = {"generator": own} if "generator" in inspect.signature(scheduler.step).parameters else {}
     first, last = (share * len(scheduler.timesteps) for share in sampler.guided)
@@ -149,5 +163,5 @@ def scheduler_of(generator: Generator, name: str):
 def _rows(generator: Generator, conditioning, index: list[int]) -> torch.Tensor:
     """The conditioning of some images of a batch (k, tokens, width)."""
     if isinstance(conditioning, torch.Tensor):
-        return conditioning[index].to(generator.device, generator.dtype)
+        return conditioning[index]
     return generator.text([conditioning[i] for i in index])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 
-from lib.report.figures import palette
+from lib.report.figures import color, palette
 
 
 def dots(axes, results: Mapping[str, Mapping[str, Mapping[str, float]]], scale: float = 100) -> None:
@@ -20,3 +21,18 @@ def dots(axes, results: Mapping[str, Mapping[str, Mapping[str, float]]], scale: 
     axes.set_ylim(len(labels) - 0.5, -0.5)
     if len(results) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)
+
+
+def sweep(axes, points: pd.DataFrame, recipe: str, guidance: float) -> None:
+    """Left: recognised share against variety, a point each guidance. Right: recognised share by recipe."""
+    left, right = axes
+    along = points[points["recipe"] == recipe].sort_values("guidance")
+    ends = ("mean", "low", "high")
+    x, y = (np.array([[result[end] for end in ends] for result in along[what]]).T for what in ("variety", "recognised"))
+    left.errorbar(x[0], 100 * y[0], xerr=abs(x[1:] - x[0]), yerr=100 * abs(y[1:] - y[0]), fmt="o-", color=color("sd"))
+    for pull, *at in zip(along["guidance"], x[0], 100 * y[0], strict=True):
+        left.annotate(f"{pull:g}", at, xytext=(6, 6), textcoords="offset points")
+    left.set(xlabel="variety within a class (grey levels)", ylabel="recognised (%)", title="guidance", ylim=(0, 101))
+    said = points[points["guidance"] == guidance]
+    dots(right, {"sd": dict(zip(said["recipe"], said["recognised"], strict=True))})
+    right.set(xlabel="recognised (%)", xlim=(0, 101), title="recipe")

@@ -108,3 +108,47 @@ def hardest(per_class: Mapping[str, Mapping[str, Result]], arm: str) -> str:
     shares = per_class[arm]
     low, high = (pick(shares, key=lambda name: shares[name]["mean"]) for pick in (min, max))
     return f"Hardest for {arm}: {low}, {percent(shares[low])} recognised; easiest: {high}, {percent(shares[high])}."
+
+
+def memory(near: np.ndarray, usual: np.ndarray, copies: int) -> str:
+    """Whether synthetic images come too near to training images: distances (n,) of theirs and of real test images."""
+    edge = float(np.quantile(usual, 0.01))
+    share = float((near < edge).mean())
+    twins = f"{copies} synthetic images equal another" if copies else "no synthetic image comes twice"
+    verdict = ("no sign that training images were handed back" if share <= 0.02 else
+               "more than chance: look at the closest pairs before believing the arms")
+    return (f"{100 * share:.1f} % of the synthetic images lie nearer to a training image than 99 % of the real test images do "
+            f"({edge:.1f} grey levels; 1 % would be chance): {verdict}; {twins}.")
+
+
+def judged(verdicts: Mapping[str, Mapping[str, Result]], base: str = "real test") -> str:
+    """What a real-trained classifier recognises of each set, and each set's hardest class."""
+    parts = []
+    for name, rows in verdicts.items():
+        worst = min((label for label in rows if label != "all"), key=lambda label: rows[label]["mean"])
+        hardest = f", least of {worst} ({100 * rows[worst]['mean']:.0f} %)" if name != base else ""
+        parts.append(f"{100 * rows['all']['mean']:.1f} % of {name}{hardest}")
+    return f"A classifier trained on real images recognises {'; '.join(parts)}."
+
+
+def swept(points: pd.DataFrame, recipe: str, guidance: float) -> str:
+    """What the sweep found: frame with columns recipe, guidance, recognised and variety (results)."""
+    mean = lambda row, what: row[what]["mean"]  # noqa: E731
+    along = points[points["recipe"] == recipe].sort_values("guidance")
+    said = points[points["guidance"] == guidance]
+    best, worst = (said.iloc[int(pick([mean(row, "recognised") for _, row in said.iterrows()]))]
+                   for pick in (np.argmax, np.argmin))
+    low, high = along.iloc[0], along.iloc[-1]
+    return (f"From guidance {low['guidance']:g} to {high['guidance']:g} the recognised share goes from "
+            f"{100 * mean(low, 'recognised'):.0f} to {100 * mean(high, 'recognised'):.0f} % and the variety within a class from "
+            f"{mean(low, 'variety'):.1f} to {mean(high, 'variety'):.1f} grey levels. At guidance {guidance:g} the recipe "
+            f"“{best['recipe']}” is recognised most ({100 * mean(best, 'recognised'):.0f} %), “{worst['recipe']}” least "
+            f"({100 * mean(worst, 'recognised'):.0f} %), n = {int(best['recognised']['n'])} images each.")
+
+
+def cost(costs: pd.DataFrame) -> str:
+    """How fast each set was sampled and what had to be drawn again: frame with set, images, rate, again, training."""
+    parts = [f"{row['images']:,} images of {row['set']} at {row['rate']:.1f} a second"
+             + (f" after {row['training']:.0f} s of training" if row["training"] else "") for _, row in costs.iterrows()]
+    again = int(costs["again"].sum())
+    return f"{'; '.join(parts)}. {again or 'None'} had to be drawn again."

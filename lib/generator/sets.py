@@ -1,0 +1,142 @@
+"""Synthetic image sets: what a generator makes of prompts or classes, as shards that resume where they were."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+
+from lib.compute import seed_of
+from lib.data import images
+from lib.data.images import ImageSet
+from lib.generator import conditional, probe, prompts
+from lib.generator.model import Generator, GeneratorError
+from lib.generator.models import fingerprint, loaded
+from lib.generator.sample import Drawn, Sampler, sample
+from lib.paths import PARAMS
+from lib.store import Parts, Recipe, Store, step
+
+Say = Callable[[np.ndarray, list[int]], tuple[list[str] | torch.Tensor, list[str]]]  # labels, seeds -> conditioning, words
+
+
+@step(version=1)
+def prompted(store: Store, recipe: Recipe) -> Parts:
+    """`count` images of the classes in turn, each from its own seed and its class's prompt."""
+    wanted = recipe.settings
+    known = prompts.facts(PARAMS / "classes" / f"{wanted['facts']}.yaml", wanted["classes"])
+
+    def say(labels: np.ndarray, seeds: list[int]) -> tuple[list[str], list[str]]:
+        said = prompts.prompts(wanted["recipe"], [wanted["classes"][label] for label in labels], known, seeds)
+        return said, said
+    return shards(recipe, lambda: probe.tuned(store, loaded(wanted["model"], wanted["revision"], wanted["device"])), say)
+
+
+@step(version=1)
+def conditioned(store: Store, recipe: Recipe) -> Parts:
+    """`count` images of the classes in turn from a generator that was trained on the real training images."""
+    wanted = recipe.settings
+
+    @functools.cache
+    def generator() -> Generator:
+        made, facts = conditional.opened(store.make(recipe.upstream["generator"]), wanted["device"])
+        if facts["classes"] != list(wanted["classes"]):
+            raise GeneratorError(f"the generator was trained on classes {facts['classes']}, not on {wanted['classes']}")
+        return probe.tuned(store, made)
+
+    def say(labels: np.ndarray, seeds: list[int]) -> tuple[torch.Tensor, list[str]]:
+        return generator().classes(labels), [wanted["classes"][label] for label in labels]
+    return shards(recipe, generator, say)
+
+
+def shards(recipe: Recipe, generator: Callable[[], Generator], say: Say) -> Parts:
+    """The files of a set; the generator is loaded for the first that is missing."""
+    parts = images.shards(recipe.settings["count"], recipe.settings["shard"])
+    write = lambda positions, path: images.write(path, draw(recipe, generator(), say, positions))  # noqa: E731
+    return {name: functools.partial(write, positions) for name, positions in parts.items()}
+
+
+def draw(recipe: Recipe, generator: Generator, say: Say, positions: range) -> ImageSet:
+    """The images at these positions: position i is of class i modulo their number, and its seed knows nothing else of it.
+
+    So the same position of two sets, of other words or another guidance, starts from the same noise.
+    """
+    wanted, classes = recipe.settings, tuple(recipe.settings["classes"])
+    labels = np.array([i % len(classes) for i in positions], np.int64)
+    seeds = [seed_of(recipe.seed, "synthetic", i) for i in positions]
+    conditioning, said = say(labels, seeds)
+    sampler = Sampler(**{**wanted["sampler"], "guided": tuple(wanted["sampler"]["guided"])})
+    return collected(list(sample(generator, conditioning, seeds, sampler)), labels, classes, said, wanted["resolution"])
+
+
+def collected(drawn: list[Drawn], labels: np.ndarray, classes: tuple[str, ...], said: list[str], size: int) -> ImageSet:
+    """What was drawn as an image set, with the faults of each image."""
+    pictures = np.stack([images.fit(one.image, size) for one in drawn])
+    return ImageSet(pictures, labels, classes, np.array([one.seed for one in drawn], np.int64),
+                    tuple(f"synthetic/{one.asked}" for one in drawn), tuple(said),
+                    {"faults": [json.dumps(one.faults) for one in drawn], "fault": [one.fault for one in drawn]})
+
+
+def recipes(generation, study, data: dict, real: Recipe) -> dict[str, Recipe]:
+    """The sets that section `generation` of the settings names: `sd` prompted, `cd` class-conditional."""
+    makers = {"sd": lambda: prompt_recipe(generation, study, data),
+              "cd": lambda: class_recipe(generation, study, data, real)}
+    return {name: makers[name]() for name in generation.sets}
+
+
+def prompt_recipe(generation, study, data: dict, **changes) -> Recipe:
+    """A prompted set; `changes` of recipe, guidance or images are a point of a sweep."""
+    said = changes.pop("recipe", generation.recipe)
+    model = {"model": generation.model, "revision": generation.revision, "print": fingerprint(generation.model)}
+    return prompted(model | {"recipe": said, "facts": generation.facts} | shared(generation, study, data, **changes),
+                    study.seed)
+
+
+def class_recipe(generation, study, data: dict, real: Recipe) -> Recipe:
+    """A class-conditional set and, upstream of it, the training of its generator."""
+    return conditioned(shared(generation, study, data, guidance=generation.class_guidance), study.seed,
+                       generator=conditional.recipe(generation, study, data, real))
+
+
+def shared(generation, study, data: dict, **changes) -> dict:
+    """Settings of every synthetic set."""
+    sampler = {name: getattr(generation, name) for name in ("guidance", "steps", "scheduler", "guided", "rescale", "batch")}
+    count = changes.pop("images", generation.images)
+    return {"classes": data["classes"], "resolution": data["resolution"], "count": count, "shard": 4 * generation.batch,
+            "sampler": sampler | changes, "device": study.device}
+
+
+def sweeps(generation, study, data: dict) -> dict[tuple[str, float], Recipe]:
+    """Small prompted sets of one seed: every recipe at the set's guidance, and the set's recipe at every guidance."""
+    points = [(said, generation.guidance) for said in generation.recipes]
+    points += [(generation.recipe, guidance) for guidance in generation.guidances]
+    return {(said, guidance): prompt_recipe(generation, study, data, recipe=said, guidance=guidance, images=generation.sweep)
+            for said, guidance in dict.fromkeys(points)} if generation.sweep else {}
+
+
+def described(recipe: Recipe) -> str:
+    """How a set was made, in one sentence."""
+    wanted = recipe.settings
+    how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"])
+    if "recipe" in wanted:
+        return f"Prompt: “{wanted['recipe']}”, model {wanted['model']}, {how}."
+    training = recipe.upstream["generator"].settings
+    return f"Trained from {training['start']} for {training['fit']['steps']:,} steps of {training['fit']['batch']}; {how}."
+
+
+def costs(store: Store, recipes: dict[str, Recipe]) -> pd.DataFrame:
+    """A row a set: images, faults, seconds of sampling, of training before it, and images sampled a second."""
+    rows = []
+    for name, recipe in recipes.items():
+        made, part = store.make(recipe), images.load(store.make(recipe))
+        training = [store.make(upstream).manifest["made"]["seconds"] for upstream in recipe.upstream.values()]
+        spent = made.manifest["made"]  # of the run that finished the set; one that resumed made only a part of it
+        fresh = max(1, len(made.files) - spent["resumed_from"]) / len(made.files)
+        rows.append({"set": name, "images": len(part), "again": sum(text != "[]" for text in part.columns["faults"]),
+                     "faulty": sum(map(bool, part.columns["fault"])), "training": sum(training, 0.0),
+                     "seconds": spent["seconds"] / fresh, "rate": len(part) * fresh / spent["seconds"],
+                     "device": spent["device"]})
+    return pd.DataFrame(rows)
