@@ -20,7 +20,7 @@ READY := $(if $(filter .venv/%,$(PY)),.venv/.ready)
 run   = $(PY) -m lib.run
 
 .DEFAULT_GOAL := help
-.PHONY: help report notebooks test lab env pdf bench status pretrained clean lock stamps
+.PHONY: help report notebooks test lab env pdf bench status pretrained fetch clean lock stamps
 .SECONDARY:
 
 help: ## list the commands
@@ -53,16 +53,22 @@ pretrained: $(READY) ## train the text-to-image model on rendered web scenes fro
 	@$(PY) -m lib.generator.pretrain
 	@$(PY) -m tests.generator.quality
 
+fetch: $(READY) ## download what PROFILE needs (models, data sets), resumable, hashes checked
+	@$(PY) -m lib.fetch --profile $(PROFILE)
+
 clean: ## remove what runs of PROFILE left in reports/ (the store stays)
 	rm -rf $(OUT)
 
 lock: ## make requirements.txt again from environment.yml (needs uv)
 	@$(PY) -m tests.lock
 
-# --- the graph: data -> training -> summary -> report ---------------------------------------------------------------
+# --- the graph: data -> generation -> training -> summary -> report ---------------------------------------------------------------
 done = $(1:%=$(OUT)/notebooks/%.ipynb)
 
-$(call done,04_training): $(call done,01_data)
+$(call done,03_generation): $(call done,01_data)
+$(call done,04_training): $(call done,01_data 03_generation)
+$(call done,05_gradcam 06_geometry): $(call done,01_data 03_generation)
+$(call done,05_gradcam): $(call done,04_training)
 $(call done,00_summary): $(call done,$(filter-out 00_summary,$(NAMES)))
 
 $(RUNS): $(OUT)/notebooks/%.ipynb: $(OUT)/stamps/%.json

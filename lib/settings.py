@@ -16,7 +16,8 @@ RUN = "STUDY_RUN"  # environment of a kernel that Make started: its results are 
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # not blank, and fit for a path
-Arm = Annotated[str, Field(pattern=r"^\s*(\d+(\.\d+)?\*)?[a-z][\w-]*(\s*\+\s*(\d+(\.\d+)?\*)?[a-z][\w-]*)*\s*$")]
+TERM = r"(\d+(\.\d+)?\*)?[a-z][\w-]*(@\d+(\.\d+)?x)?"  # 0.1*real, sd@4x
+Arm = Annotated[str, Field(pattern=rf"^\s*{TERM}(\s*\+\s*{TERM})*\s*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -51,8 +52,8 @@ class Study(Section):
 class Data(Section):
     """01_data: the real images."""
 
-    source: Literal["world", "digits", "cifar10", "folder"]
-    path: Text  # where `cifar10` or `folder` lie
+    source: Literal["world", "digits", "cifar10", "cifake", "folder"]
+    path: Text  # where `cifar10`, `cifake` or `folder` lie
     resolution: Annotated[int, Field(ge=8, le=512)]
     train: Count
     test: Count
@@ -64,7 +65,7 @@ class Data(Section):
 class Generation(Section):
     """03_generation: the synthetic images."""
 
-    sets: Annotated[list[Literal["sd", "cd"]], AfterValidator(_each_once)]  # prompted, class-conditional
+    sets: Annotated[list[Literal["sd", "cd", "given"]], AfterValidator(_each_once)]  # prompted, class-conditional, of others
     images: Count  # of each set
     model: Text  # of `sd`: shipped, a diffusers folder, or a hub id
     revision: str  # of a hub id
@@ -86,6 +87,7 @@ class Generation(Section):
     fit_rate: Annotated[float, Field(gt=0, le=1)]
     fit_snr: Annotated[float, Field(ge=0)]  # min-SNR weighting; 0: none
     class_guidance: Annotated[float, Field(ge=1, le=30)]
+    given: str  # a CIFAKE download whose FAKE half is `given`
     judge_epochs: Count  # of the real-trained classifier that says what it sees in each set
 
 
@@ -93,11 +95,29 @@ class Training(Section):
     """04_training: the classifiers."""
 
     arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_each_once)]
+    architecture: Text  # resnet8, resnet18, resnet50, or any classifier of torchvision.models
+    stem: Annotated[int, Field(ge=0, le=8)]  # stride of the first convolution of those ResNets; 0: by resolution
     width: Annotated[int, Field(ge=4, le=256)]  # channels of the first stage; 64 is the published ResNet-18
     epochs: Count  # passes over `real`; every arm takes as many steps as that
     batch: Count
     rate: Annotated[float, Field(gt=0, le=10)]
     smoothing: Share
+
+
+class Gradcam(Section):
+    """05_gradcam: where the classifiers look."""
+
+    images: Annotated[int, Field(ge=20)]  # of each set that is explained
+    trust: Annotated[int, Field(ge=2)]  # images on which the maps themselves are tested
+    gallery: Annotated[int, Field(ge=1, le=12)]  # images in a row of pictures
+
+
+class Geometry(Section):
+    """06_geometry: whether the lines hold."""
+
+    images: Annotated[int, Field(ge=10)]  # of each set that is measured
+    sizes: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=1), AfterValidator(_each_once)]
+    scenes: Annotated[int, Field(ge=2)]  # calibration scenes of each style and size
 
 
 class Settings(Section):
@@ -107,6 +127,8 @@ class Settings(Section):
     data: Data
     generation: Generation
     training: Training
+    gradcam: Gradcam
+    geometry: Geometry
 
     def parameters(self, notebook: str) -> dict[str, Any]:
         """The flat parameters of one notebook, e.g. `01_data`: the study's and those of its own section."""

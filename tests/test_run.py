@@ -76,7 +76,7 @@ def test_what_a_program_imports_is_found_through_others():
 
 def test_no_room_imports_from_a_floor_above():
     floors = ["paths workers", "settings stamps", "compute progress", "store", "data", "generator", "classifier", "measure",
-              "repair", "run", "report", "notebook"]
+              "repair", "run", "report", "notebook fetch"]
     height = {room: i for i, rooms in enumerate(floors) for room in rooms.split()}
     for path in (ROOT / "lib").rglob("*.py"):
         room = path.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
@@ -130,11 +130,11 @@ def test_a_value_reruns_its_notebook_and_those_after_it_and_a_harmed_shard_met_t
     shard = next(store.folder(Recipe.from_json(tree)).glob("*.parquet"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:1000])
-    edit(house, "epochs: 2", "epochs: 1")
+    edit(house, "  epochs: 2", "  epochs: 1")
     before = make(house, "status").stdout
     assert "stale: epochs: 2 is now 1" in before and f"altered: {shard.name}" in before
     done = make(house, "report")
-    assert ran(done) == ["04_training", "00_summary"]  # and not 01_data, which reads none of this
+    assert ran(done) == ["04_training", "05_gradcam", "00_summary"]  # and not the others, which read none of this
     assert str(shard) in done.stderr and shard.read_bytes() == whole
     after = make(house, "status").stdout
     assert "stale" not in after and "altered" not in after
@@ -171,10 +171,10 @@ def test_a_bad_setting_stops_make_with_file_and_key(house, old, new, said):
 
 
 def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
-    edit(house, "[real]", "[reel]", "params/defaults.yaml")
+    edit(house, "[real, sd", "[reel, sd", "params/defaults.yaml")
     done = make(house, "report")
     stale = make(house, "status").stdout
-    edit(house, "[reel]", "[real]", "params/defaults.yaml")
+    edit(house, "[reel, sd", "[real, sd", "params/defaults.yaml")
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode != 0 and ran(done) == []
     assert "ArmError: arm 'reel': no image set 'reel'; did you mean 'real'?" in lines[-3]
@@ -182,7 +182,7 @@ def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
                           "reopen:  make lab NOTEBOOK=reports/smoke/notebooks/04_training.failed.ipynb"]
     assert (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
     assert "failed: 04_training.failed.ipynb" in stale
-    assert ran(make(house, "report")) == ["04_training", "00_summary"]  # it was not taken as done
+    assert ran(make(house, "report")) == ["04_training", "05_gradcam", "00_summary"]  # it was not taken as done
     assert not (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
 
 

@@ -1,104 +1,214 @@
-"""Train one classifier on one arm with one seed: SGD, Nesterov, one cycle, label smoothing, crop and flip."""
+"""Train one classifier on one arm with one seed: SGD, Nesterov, one cycle, label smoothing, the same steps for every arm."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lib import compute, progress
-from lib.classifier import arms
-from lib.classifier.model import Classifier, load_weights, normal
+from lib.classifier import arms, augment, stream
+from lib.classifier.model import build, load_weights
+from lib.classifier.stream import Shards
 from lib.data.images import ImageSet
 from lib.store import Artefact, Parts, Recipe, Store, step
 
+DEFAULTS = {  # what settings may leave out
+    "architecture": "resnet18",  # resnet8, resnet18, resnet50, or any classifier of torchvision.models
+    "stem": 0,  # stride of the first convolution of those ResNets; 0: by resolution
+    "recipe": "standard",  # of augmentation: standard or multicrop
+    "precision": "auto",  # float32, bf16 (autocast), or auto: bf16 on CUDA
+    "ema": 0.0,  # of the weights that are kept; 0: the last ones
+    "memory": 4000,  # megabytes of images; larger arms are read from their shards while training
+    "buffer": 4096,  # images that are shuffled then
+}
+FACTS = ("width", "batch", "rate", "smoothing", *DEFAULTS)
+
 
 class FitError(RuntimeError):
-    """A training run that cannot go on."""
+    """A training run that cannot go on: the step, and the weights of the last step at which all was well."""
+
+    def __init__(self, text: str, step: int = 0, state: dict[str, torch.Tensor] | None = None):
+        super().__init__(text)
+        self.step, self.state = step, state
 
 
-@step(version=1)
+@step(version=2)
 def classifier(store: Store, recipe: Recipe) -> Parts:
     """Weights of one classifier; learning curve and model settings in the file's metadata."""
     def write(path: Path) -> None:
-        images = arms.assemble(recipe.settings["arm"], {n: arms.pixels(store, r) for n, r in recipe.upstream.items()},
-                               recipe.seed)
-        model, curve = fit(images, recipe.settings, recipe.seed)
-        facts = {"model": model_settings(images, recipe.settings), "curve": curve}
-        save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, path, {"facts": json.dumps(facts)})
+        settings = DEFAULTS | recipe.settings
+        images = pictures(store, recipe, settings)
+        try:
+            model, curve = fit(images, settings, recipe.seed)
+        except FitError as error:
+            kept = store.folder(recipe) / "last-good.safetensors"
+            save(error.state, kept, {"model": model_settings(images, settings), "curve": []})
+            raise FitError(f"{error}; the weights of step {error.step} lie in {kept}", error.step, error.state) from error
+        save(model.state_dict(), path, {"model": model_settings(images, settings), "curve": curve})
     return {"weights.safetensors": write}
 
 
-def recipes(training, study, steps: int, flip: bool, sets: dict[str, Recipe]) -> dict[str, list[Recipe]]:
-    """For each arm its classifiers, one a seed; seed k starts every arm from the same weights and draws."""
-    shared = {name: getattr(training, name) for name in ("width", "batch", "rate", "smoothing")}
-    shared |= {"steps": steps, "flip": flip, "device": study.device}
-    return {arm: [classifier(shared | {"arm": arm}, compute.seed_of(study.seed, "classifier", k),
-                             **{name: sets[name] for name in arms.names(arm, sets)}) for k in range(study.seeds)]
-            for arm in training.arms}
+def recipes(training, study, steps: int, flip: bool, sets: Mapping[str, Recipe], sizes: Mapping[str, int] | None = None,
+            budget: str = "steps") -> dict[str, list[Recipe]]:
+    """For each arm its classifiers, one a seed; seed k starts every arm from the same weights and draws.
+
+    `sizes` are those of the sets: with them an arm takes as many images of a set as `real` has, or `@4x` as many. Budget
+    `steps` gives every arm the same `steps`, `epochs` as many passes over its images as `steps` are over `real`.
+    """
+    shared = {name: getattr(training, name, DEFAULTS.get(name)) for name in FACTS} | {"flip": flip, "device": study.device}
+    base, found = (sizes or {}).get("real"), {}
+    for arm in training.arms:
+        upstream = {name: sets[name] for name in arms.names(arm, sets)}
+        passes = arms.size(arm, sizes) / base if sizes else 1
+        own = {"arm": arm, "base": base, "steps": steps if budget == "steps" else math.ceil(steps * passes)}
+        found[arm] = [classifier(shared | own, compute.seed_of(study.seed, "classifier", k), **upstream)
+                      for k in range(study.seeds)]
+    return found
 
 
-def fit(images: ImageSet, settings: dict, seed: int) -> tuple[Classifier, list[list[float]]]:
+def made(store: Store, classifiers: Mapping[str, list[Recipe]]) -> tuple[dict[str, list[Recipe]], dict[str, str]]:
+    """The arms whose classifiers are all trained, and why the others are not: one arm that fails does not stop the rest."""
+    whole, failed = {}, {}
+    for arm, seeds in classifiers.items():
+        try:
+            for recipe in seeds:
+                store.make(recipe)
+            whole[arm] = seeds
+        except FitError as error:
+            failed[arm] = str(error)
+            progress.say(f"not run: {error}")
+    return whole, failed
+
+
+def fit(images: ImageSet | Shards, settings: dict, seed: int) -> tuple[torch.nn.Module, list[list[float]]]:
     """The trained model and its learning curve [step, loss, accuracy on the batch]."""
-    where = compute.device(settings["device"])
+    settings = DEFAULTS | settings
+    where, steps, rate = compute.device(settings["device"]), settings["steps"], settings["rate"]
     torch.manual_seed(compute.seed_of(seed, "weights"))
-    model = Classifier(**model_settings(images, settings)).to(where, memory_format=torch.channels_last).train()
-    pixels, labels = torch.from_numpy(images.images).to(where), torch.from_numpy(images.labels).to(where)
-    steps, rate = settings["steps"], settings["rate"]
-    optimiser = torch.optim.SGD(_groups(model, 5e-4), lr=rate, momentum=0.9, nesterov=True)
+    model = build(**model_settings(images, settings)).to(where, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(_groups(model, 5e-4), lr=rate, momentum=0.9, nesterov=True, fused=where.type != "mps")
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.25, cycle_momentum=False)
-    draws, curve = compute.generator(seed, "draws"), []
+    ema = get_ema_multi_avg_fn(settings["ema"])
+    average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True) if settings["ema"] else None
+    draws, look, watch = compute.generator(seed, "draws"), recipe_of(settings, model), Watch(steps, settings, model)
+    lower = torch.autocast(where.type, torch.bfloat16, enabled=bf16(settings["precision"], where))
     with progress.track(f"fit {settings['arm']}", steps) as bar:
-        for i, index in enumerate(_batches(len(images), settings["batch"], steps, draws)):
-            x = augment(normal(pixels[index.to(where)]), draws, settings["flip"])
-            logits = model(x)
-            loss = F.cross_entropy(logits, labels[index.to(where)], label_smoothing=settings["smoothing"])
-            if not torch.isfinite(loss):
-                raise FitError(f"arm {settings['arm']!r}: loss is {loss.item()} at step {i}; lower training.rate")
+        for i, (pixels, labels) in enumerate(batches(images, settings["batch"], steps, draws, where)):
+            with lower:
+                said = [model(view) for view in look(pixels, draws, settings["flip"])]
+                loss = torch.stack([F.cross_entropy(logits.float(), labels, label_smoothing=settings["smoothing"])
+                                    for logits in said]).mean()
+            watch.see(i, loss, said[0], labels, model)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
             schedule.step()
-            if i % max(1, steps // 50) == 0:
-                hits = (logits.argmax(1) == labels[index.to(where)]).float().mean().item()
-                curve.append([i, round(loss.item(), 4), round(hits, 4)])
-            bar.add(1, f"loss {curve[-1][1]:.2f}")
-    return model.eval(), curve
+            if average:
+                average.update_parameters(model)
+            bar.add(1, f"loss {watch.curve[-1][1]:.2f}")
+    return (average.module if average else model).eval(), watch.curve
 
 
-def opened(artefact: Artefact) -> tuple[Classifier, list[list[float]]]:
+class Watch:
+    """The learning curve, and a check that the loss is a number, without waiting for the device at every step."""
+
+    def __init__(self, steps: int, settings: dict, model: torch.nn.Module):
+        self.every, self.last, self.arm = max(1, steps // 50), steps - 1, settings["arm"]
+        self.losses, self.curve, self.good = [], [], (0, copied(model))
+
+    def see(self, i: int, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor, model: torch.nn.Module) -> None:
+        """Step i, before its update: at every fiftieth of the way all losses since are read, and the weights kept."""
+        self.losses.append(loss.detach())
+        if i % self.every and i < self.last:
+            return
+        window = torch.stack(self.losses).tolist()
+        wrong = [k for k, value in enumerate(window) if not math.isfinite(value)]
+        if wrong:
+            at = i - len(window) + 1 + wrong[0]
+            raise FitError(f"arm {self.arm!r}: loss is {window[wrong[0]]} at step {at}; lower training.rate", *self.good)
+        state = copied(model)
+        if all(bool(value.isfinite().all()) for value in state.values()):  # a finite loss can hide what is about to break
+            self.good = i, state
+        self.losses.clear()
+        if i % self.every == 0:
+            hits = (logits.argmax(1) == labels).float().mean().item()
+            self.curve.append([i, round(window[-1], 4), round(hits, 4)])
+
+
+def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights as they are now."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def recipe_of(settings: dict, model: torch.nn.Module):
+    """The augmentation of the settings."""
+    if settings["recipe"] == "multicrop" and hasattr(model, "image_size"):
+        raise FitError(f"{settings['architecture']} takes images of one size only; set training.recipe: standard")
+    return augment.RECIPES[settings["recipe"]]
+
+
+def pictures(store: Store, recipe: Recipe, settings: dict) -> ImageSet | Shards:
+    """The images of a classifier's arm: in memory where they fit, else as rows of their shards."""
+    sets = {name: store.make(upstream) for name, upstream in recipe.upstream.items()}
+    rows = stream.opened(settings["arm"], sets, recipe.seed, settings.get("base"), settings["buffer"])
+    if rows.megabytes > settings["memory"]:
+        return rows
+    loaded = {name: arms.pixels(store, upstream) for name, upstream in recipe.upstream.items()}
+    return arms.assemble(settings["arm"], loaded, recipe.seed, settings.get("base"))
+
+
+def batches(images: ImageSet | Shards, size: int, steps: int, draws: torch.Generator,
+            where: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """`steps` batches of uint8 images (n, h, w, 3) and labels (n,) on the device."""
+    if isinstance(images, Shards):
+        yield from ((pixels.to(where), labels.to(where)) for pixels, labels in images.batches(size, steps, draws))
+        return
+    pixels, labels = torch.from_numpy(images.images).to(where), torch.from_numpy(images.labels).to(where)
+    for index in _batches(len(images), size, steps, draws):
+        index = index.to(where)
+        yield pixels[index], labels[index]
+
+
+def opened(artefact: Artefact) -> tuple[torch.nn.Module, list[list[float]]]:
     """The classifier of an artefact and its learning curve."""
-    from safetensors import safe_open
-
     path = artefact.path("weights.safetensors")
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
-    return load_weights(Classifier(**facts["model"]), path), facts["curve"]
+    return load_weights(build(**facts["model"]), path), facts["curve"]
 
 
-def model_settings(images: ImageSet, settings: dict) -> dict:
-    return {"classes": len(images.classes), "size": images.images.shape[1], "width": settings["width"]}
+def save(state: Mapping[str, torch.Tensor], path: Path, facts: dict) -> None:
+    """Weights and what is to be known of them in one safetensors file."""
+    save_file({k: v.contiguous().cpu() for k, v in state.items()}, path, {"facts": json.dumps(facts)})
 
 
-def augment(x: torch.Tensor, draws: torch.Generator, flip: bool) -> torch.Tensor:
-    """Shift each image (n, 3, h, w) by up to an eighth of its side, edges repeated, and flip half of them."""
-    n, _, h, w = x.shape
-    reach = h // 8
-    padded = F.pad(x, (reach,) * 4, mode="replicate")
-    dy, dx = torch.randint(0, 2 * reach + 1, (2, n), generator=draws)
-    flipped = torch.rand(n, generator=draws) < (0.5 if flip else 0.0)
-    rows = dy[:, None] + torch.arange(h)
-    cols = dx[:, None] + torch.where(flipped[:, None], torch.arange(w - 1, -1, -1), torch.arange(w))
-    index = (torch.arange(n)[:, None, None], rows[:, :, None], cols[:, None, :])
-    picked = padded.permute(0, 2, 3, 1)[tuple(i.to(x.device) for i in index)]
-    return picked.permute(0, 3, 1, 2)
+def model_settings(images: ImageSet | Shards, settings: dict) -> dict:
+    """What `build` needs."""
+    size = images.size if isinstance(images, Shards) else images.images.shape[1]
+    return {"classes": len(images.classes), "size": size, "width": settings["width"],
+            "name": settings["architecture"], "stem": settings["stem"]}
 
 
-def _batches(n: int, size: int, steps: int, draws: torch.Generator):
+def bf16(wanted: str, where: torch.device) -> bool:
+    """Whether to compute in bfloat16 with float32 weights."""
+    return wanted == "bf16" or (wanted == "auto" and where.type == "cuda")
+
+
+def steps_for(count: int, batch: int, epochs: int) -> int:
+    """Optimiser steps that `epochs` passes over `count` images take."""
+    return int(np.ceil(count / batch)) * epochs
+
+
+def _batches(n: int, size: int, steps: int, draws: torch.Generator) -> Iterator[torch.Tensor]:
     """`steps` batches of positions; every image once before any comes twice."""
     size = min(size, n)
     order = torch.empty(0, dtype=torch.long)
@@ -114,8 +224,3 @@ def _groups(model: torch.nn.Module, decay: float) -> list[dict]:
     weights = [p for p in model.parameters() if p.ndim > 1]
     return [{"params": weights, "weight_decay": decay},
             {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0}]
-
-
-def steps_for(count: int, batch: int, epochs: int) -> int:
-    """Optimiser steps that `epochs` passes over `count` images take."""
-    return int(np.ceil(count / batch)) * epochs

@@ -64,7 +64,8 @@ def recipes(data: Any, seed: int) -> dict[str, Recipe]:
 def open_source(name: str, path: str, size: int, seed: int) -> Source:
     """The source of that name, delivering images of size x size."""
     openers = {"world": lambda: _world(size, seed), "digits": lambda: _digits(size, seed),
-               "cifar10": lambda: _cifar10(ROOT / path, size), "folder": lambda: _folder(ROOT / path, size, seed)}
+               "cifar10": lambda: _cifar10(ROOT / path, size), "folder": lambda: _folder(ROOT / path, size, seed),
+               "cifake": lambda: _cifake(ROOT / path, size, seed)}
     return openers[name]()
 
 
@@ -118,6 +119,13 @@ def _cifar10(path: Path, size: int) -> Source:
     ids = [f"cifar10/{split}/{i}" for split, s in zip(("train", "test"), sets, strict=True) for i in range(len(s))]
     return _listed(pictures, labels, tuple(sets[0].classes), ids,
                    {"train": np.arange(50000), "test": np.arange(50000, 60000)})
+
+
+def _cifake(path: Path, size: int, seed: int) -> Source:
+    """CIFAKE's real half: CIFAR-10 as JPEG."""
+    from lib.data.given import open_cifake  # which needs this module
+
+    return open_cifake(path, "REAL", size, seed)
 
 
 def _listed(pictures: Sequence[np.ndarray], labels: np.ndarray, classes: tuple[str, ...], ids: list[str],

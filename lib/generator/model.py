@@ -96,7 +96,7 @@ class Generator:
             part = getattr(self, name)
             if part is not None:
                 _halved(part, half).save_pretrained(folder / name)
-                _single_by_default(folder / name / "config.json")
+                _anywhere(folder / name / "config.json")
             index[name] = [None, None] if part is None else _home(part)
         whole = self.vae is not None and self.tokenizer is not None
         if whole:
@@ -306,11 +306,14 @@ def _halved(part, half: bool):
     return copy.deepcopy(part).half() if half and isinstance(part, nn.Module) else part
 
 
-def _single_by_default(config: Path) -> None:
-    """Half-precision files, single-precision networks: transformers would else load the files' own dtype."""
+def _anywhere(config: Path) -> None:
+    """No word of the folder it was loaded from; and half-precision files, single-precision networks, where transformers
+    would else load the files' own dtype."""
     settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    if "dtype" in settings:
-        config.write_text(json.dumps(settings | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    told = {name: value for name, value in settings.items() if name != "_name_or_path"}
+    told |= {"dtype": "float32"} if "dtype" in settings else {}
+    if told != settings:
+        config.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def plain(part) -> dict:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from lib.compute import seed_of
-from lib.data import images
+from lib.data import given, images
 from lib.data.images import ImageSet
 from lib.generator import conditional, probe, prompts
 from lib.generator.model import Generator, GeneratorError
@@ -81,9 +81,11 @@ def collected(drawn: list[Drawn], labels: np.ndarray, classes: tuple[str, ...], 
 
 
 def recipes(generation, study, data: dict, real: Recipe) -> dict[str, Recipe]:
-    """The sets that section `generation` of the settings names: `sd` prompted, `cd` class-conditional."""
+    """The sets that section `generation` of the settings names: `sd` prompted, `cd` class-conditional, `given` others'."""
     makers = {"sd": lambda: prompt_recipe(generation, study, data),
-              "cd": lambda: class_recipe(generation, study, data, real)}
+              "cd": lambda: class_recipe(generation, study, data, real),
+              "given": lambda: given.recipe(generation.given, generation.images, data["resolution"], 4 * generation.batch,
+                                            study.seed)}
     return {name: makers[name]() for name in generation.sets}
 
 
@@ -120,6 +122,8 @@ def sweeps(generation, study, data: dict) -> dict[tuple[str, float], Recipe]:
 def described(recipe: Recipe) -> str:
     """How a set was made, in one sentence."""
     wanted = recipe.settings
+    if "sampler" not in wanted:
+        return f"Read from {wanted['path']}."
     how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"])
     if "recipe" in wanted:
         return f"Prompt: “{wanted['recipe']}”, model {wanted['model']}, {how}."
@@ -135,8 +139,8 @@ def costs(store: Store, recipes: dict[str, Recipe]) -> pd.DataFrame:
         training = [store.make(upstream).manifest["made"]["seconds"] for upstream in recipe.upstream.values()]
         spent = made.manifest["made"]  # of the run that finished the set; one that resumed made only a part of it
         fresh = max(1, len(made.files) - spent["resumed_from"]) / len(made.files)
-        rows.append({"set": name, "images": len(part), "again": sum(text != "[]" for text in part.columns["faults"]),
-                     "faulty": sum(map(bool, part.columns["fault"])), "training": sum(training, 0.0),
+        rows.append({"set": name, "images": len(part), "again": sum(text != "[]" for text in part.columns.get("faults", [])),
+                     "faulty": sum(map(bool, part.columns.get("fault", []))), "training": sum(training, 0.0),
                      "seconds": spent["seconds"] / fresh, "rate": len(part) * fresh / spent["seconds"],
                      "device": spent["device"]})
     return pd.DataFrame(rows)

@@ -36,3 +36,29 @@ def sweep(axes, points: pd.DataFrame, recipe: str, guidance: float) -> None:
     said = points[points["guidance"] == guidance]
     dots(right, {"sd": dict(zip(said["recipe"], said["recognised"], strict=True))})
     right.set(xlabel="recognised (%)", xlim=(0, 101), title="recipe")
+
+
+def measures(axes, means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """One panel a measure: mean and interval of `means[arm][measure]`, arms down the axis."""
+    arms, colours = list(means), palette(list(means))
+    for axis, name in zip(axes, next(iter(means.values())), strict=True):
+        for y, arm in enumerate(arms):
+            found = means[arm][name]
+            axis.errorbar(found["mean"], y, xerr=[[found["mean"] - found["low"]], [found["high"] - found["mean"]]], fmt="o",
+                          color=colours[arm], markersize=6)
+        axis.set(title=name, ylim=(len(arms) - 0.5, -0.5), yticks=range(len(arms)))
+        axis.set_yticklabels(arms if axis is axes[0] else [""] * len(arms))
+
+
+def calibration(axes, known: pd.DataFrame, size: int) -> None:
+    """Left: vanishing-point error over image size. Right: AUROC of bent against straight. The study's size is marked."""
+    panels = {"median": "error of vanishing points (°)", "bend": "AUROC, bent against straight"}
+    for axis, (name, label) in zip(axes, panels.items(), strict=True):
+        mean, low, high = (np.array([found[end] for found in known[name]]) for end in ("mean", "low", "high"))
+        axis.errorbar(known["size"], mean, yerr=[mean - low, high - mean], fmt="o-", color=color("real"))
+        axis.axvline(size, linewidth=1, color=color("other"))
+        axis.set(xscale="log", xlabel="pixels a side", ylabel=label, xticks=list(known["size"]))
+        axis.set_xticklabels([str(side) for side in known["size"]])
+        axis.minorticks_off()
+    axes[0].set(yscale="log")
+    axes[1].axhline(0.5, linewidth=1, linestyle="--", color=color("other"))

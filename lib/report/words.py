@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.report.figures import value
+from lib.report.tables import minus
 
 Result = Mapping[str, float]  # mean, low, high, n
 
@@ -66,30 +67,41 @@ def confusable(confusion: np.ndarray, classes: Sequence[str]) -> str:
 
 def abstract(data: Mapping, training: Mapping, small: bool) -> str:
     """The study in at most 150 words, from the results of its chapters."""
-    accuracy, best = training["accuracy"], training["best"]
+    accuracy, base = training["accuracy"], "real" if "real" in training["accuracy"] else training["best"]
     size = f"{data['resolution']} × {data['resolution']}"
     parts = [
         "Does a classifier trained on diffusion-made images see real images as well as one trained on real images?",
         f"Here the real images are {data['train']:,} from source {data['source']} ({size} pixels, "
         f"{len(data['classes'])} classes), and every classifier is tested on {data['test']:,} real images that nothing "
         "was trained on.",
-        f"Trained on {best} it recognises {percent(accuracy[best]['test'])}.", drops(accuracy[best], "test"), _gap(accuracy)]
+        f"Trained on {base} it recognises {percent(accuracy[base]['test'])}.", _gap(training["gaps"], base),
+        drops(accuracy[base], "test")]
     return " ".join(["This is a small run: its numbers show that everything works and mean nothing else."] * small + parts)
 
 
-def key_table(accuracy: Mapping[str, Mapping[str, Result]]) -> pd.DataFrame:
-    """One row a test set, one column an arm: narrow enough to stand beside a figure."""
-    tests = list(next(iter(accuracy.values())))
-    return pd.DataFrame([{"tested on": name, **{arm: results[name] for arm, results in accuracy.items()}} for name in tests])
+def key_table(training: Mapping) -> pd.DataFrame:
+    """One row an arm: accuracy on real test images, paired difference to the base, verdict."""
+    gaps = training["gaps"]
+    return pd.DataFrame([{"arm": arm, "test": results["test"], "gap": gaps.get(arm, "–"),
+                          "verdict": gaps[arm]["verdict"] if arm in gaps else "–"}
+                         for arm, results in training["accuracy"].items()])
 
 
-def _gap(accuracy: Mapping[str, Mapping[str, Result]]) -> str:
-    """How the other arms stand to `real`, or that there are none."""
-    others = [arm for arm in accuracy if arm != "real"]
-    if not others:
+def arms(table: Mapping[str, Mapping[str, Result]], gaps: Mapping[str, Mapping], errors: Mapping) -> pd.DataFrame:
+    """One row an arm: accuracy on every set, paired difference to the base with verdict and p, calibration error."""
+    said = {arm: f"{gap['verdict']} (p = {gap['p']:.3f})" for arm, gap in gaps.items()}
+    return pd.DataFrame([{"arm": arm, **results, "gap": gaps.get(arm, "–"), "verdict": said.get(arm, "–"),
+                          "ece": errors[arm]["test"]} for arm, results in table.items()])
+
+
+def _gap(gaps: Mapping[str, Mapping], base: str) -> str:
+    """How the other arms stand to the base at equal optimiser steps, or that there are none."""
+    if not gaps:
         return "No synthetic training set was part of this run, so it gives the baseline that they must be held against."
-    lowest = min(others, key=lambda arm: accuracy[arm]["test"]["mean"])
-    return f"The weakest training set is {lowest}: {percent(accuracy[lowest]['test'])}."
+    said = [f"{arm} {100 * gap['mean']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]" for arm, gap in gaps.items()]
+    beaten = [arm for arm, gap in gaps.items() if gap["high"] < 0]
+    verdict = f"{' and '.join(beaten)} teach less" if beaten else "none teaches measurably less"
+    return minus(f"With equal steps, in points against {base}: {'; '.join(said)}: {verdict}.")
 
 
 def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:
@@ -152,3 +164,98 @@ def cost(costs: pd.DataFrame) -> str:
              + (f" after {row['training']:.0f} s of training" if row["training"] else "") for _, row in costs.iterrows()]
     again = int(costs["again"].sum())
     return f"{'; '.join(parts)}. {again or 'None'} had to be drawn again."
+
+
+def attention(rows: Sequence[Mapping], base: str, outlined: bool) -> str:
+    """Whether the other arms look elsewhere than the base: rows of `attended.differences`."""
+    focus = [row for row in rows if row["measure"] == "focus"]
+    if not focus:
+        return "No arm to compare with."
+    what = "share of attention on the object" if outlined else "concentration of attention (Gini)"
+    moved = [row for row in focus if row["difference"]["low"] > 0 or row["difference"]["high"] < 0]
+    if not moved:
+        return f"No arm's {what} differs from that of {base} beyond chance."
+    worst = max(moved, key=lambda row: abs(row["difference"]["mean"]))
+    way = "less" if worst["difference"]["mean"] < 0 else "more"
+    return (f"The {what} is {worst['base']:.2f} for {base}; furthest from it is {worst['of']} with {worst['mean']:.2f}, "
+            f"{way} by {value(worst['difference'], digits=3)}; {len(moved)} of {len(focus)} arms differ beyond chance.")
+
+
+def looked(rows: Sequence[Mapping], base: str) -> str:
+    """How the base's maps on synthetic sets differ from those on real test images."""
+    moved = [row for row in rows if row["difference"]["low"] > 0 or row["difference"]["high"] < 0]
+    if not moved:
+        return f"On no synthetic set do the maps of {base} differ from those on real test images beyond chance."
+    most = max(moved, key=lambda row: abs(row["difference"]["d"] or 0))
+    return (f"{len(moved)} of {len(rows)} measures of {base}'s maps differ between synthetic and real images beyond chance, most "
+            f"of all {most['measure']} on {most['of']}: {most['mean']:.3f} against {most['base']:.3f}.")
+
+
+def trusted(scores: pd.DataFrame) -> str:
+    """Whether maps are faithful and depend on what was learnt: frame with arm, road, sanity (results)."""
+    faithful = [row["arm"] for _, row in scores.iterrows() if row["road"]["low"] > 0]
+    most = max(row["sanity"]["mean"] for _, row in scores.iterrows())
+    alike = minus(f"{most:.2f}")
+    sane = "do not depend on" if most > 0.5 else "depend on"
+    return (f"Maps of {len(faithful)} of {len(scores)} arms are faithful beyond chance (ROAD above 0), and maps {sane} what was "
+            f"learnt: their highest rank correlation with random weights is {alike}.")
+
+
+def poster(table: pd.DataFrame) -> str:
+    """That two of the poster's three numbers are one, shown and not only said."""
+    apart = float((table["focus"] - table["intensity"]).abs().max())
+    return (f"The earlier project's focus and intensity differ by at most {apart:.3f} here: each map is scaled to 0..1 by "
+            "itself, after which both are the mean of the map. Ours are three numbers.")
+
+
+def calibrated(known: pd.DataFrame, smallest: int | None, size: int) -> str:
+    """From which size geometry can be measured, and whether this study's images have it."""
+    errors = ", ".join(f"{row['median']['mean']:.1f}° at {row['size']} px" for _, row in known.iterrows())
+    if smallest is None:
+        return f"Median error of vanishing points: {errors}. At no size tried does the measure mean anything."
+    fit = ("large enough" if size >= smallest else "too small: what follows about vanishing points is a negative control")
+    return f"Median error of vanishing points: {errors}. It can be believed from {smallest} px on; {size} px are {fit}."
+
+
+def geometry(found: Mapping[str, Mapping], smallest: int | None, size: int) -> str:
+    """Whether lines alone tell each synthetic set from real images: results of `geometry.compare`."""
+    if not found:
+        return "No synthetic set to compare with."
+    told = [name for name, one in found.items() if one["auroc"]["low"] > one["permuted"]["high"]]
+    best = max(found, key=lambda name: found[name]["auroc"]["mean"])
+    tail = "" if smallest is not None and size >= smallest else f" At {size} px this is statistics of edges, not of projection."
+    if not told:
+        return f"Lines alone tell no synthetic set from real images beyond chance.{tail}"
+    return (f"Lines alone tell {' and '.join(told)} from real images (AUROC {found[best]['auroc']['mean']:.2f} for {best}, "
+            f"shuffled labels {found[best]['permuted']['mean']:.2f}).{tail}")
+
+
+def hundredfold(result: Result | str) -> str:
+    """A share as per cent; what is no result stays as it is."""
+    return result if isinstance(result, str) else value(result, scale=100)
+
+
+def headline(table: Mapping[str, Mapping[str, Result]], gaps: Mapping[str, Mapping], base: str, tested: int) -> str:
+    """How well the base does, and how far each other arm is from it: the sentence of the study."""
+    first = f"Trained on {base}, {percent(table[base]['test'])} of {tested:,} unseen real images are recognised."
+    said = [f"{arm} {100 * table[arm]['test']['mean']:.1f} % ({points(gap)}, {gap['verdict'].split(':')[0]})"
+            for arm, gap in gaps.items()]
+    return f"{first} Instead of it: {'; '.join(said)}." if said else first
+
+
+def widest(per_class: Mapping[str, Mapping[str, Result]], base: str) -> str:
+    """The class in which an arm falls furthest behind the base."""
+    behind = {(arm, name): per_class[base][name]["mean"] - result["mean"]
+              for arm, shares in per_class.items() if arm != base for name, result in shares.items()}
+    if not behind:
+        return hardest(per_class, base)
+    arm, name = max(behind, key=behind.get)
+    return (f"The widest gap: {name} under {arm}, {100 * per_class[arm][name]['mean']:.0f} % against "
+            f"{100 * per_class[base][name]['mean']:.0f} % under {base}.")
+
+
+def calibration(errors: Mapping[str, Mapping[str, Result]], base: str) -> str:
+    """Which arm's confidence is furthest from what it gets right."""
+    worst = max(errors, key=lambda arm: errors[arm]["test"]["mean"])
+    rest = f"; {base}: {percent(errors[base]['test'])}" if worst != base else ""
+    return f"Confidence is furthest from the truth for {worst}: {percent(errors[worst]['test'])} on average{rest}."

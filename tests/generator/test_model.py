@@ -120,3 +120,10 @@ def test_no_network_no_weights(monkeypatch):
         Generator.load("some/model", revision="0123abc")
     with pytest.raises(GeneratorError, match="some/model"):
         fetch("some/model", None)
+
+
+def test_a_saved_folder_does_not_say_where_its_parts_came_from(tmp_path):
+    tiny.of_text().save(tmp_path / "first")
+    Generator.load(tmp_path / "first").save(tmp_path / "second")
+    assert not any("first" in path.read_text(encoding="utf-8") for path in (tmp_path / "second").rglob("*.json")
+                   if path.name != "tokenizer.json")

@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lib.measure import accuracy
 
@@ -52,3 +54,54 @@ def test_tables_by_arm_set_and_class():
     shares = accuracy.by_class(found, "test", ["cone", "cube"])
     assert shares["real"]["cone"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "n": 3}
     assert shares["sd"]["cube"]["mean"] == pytest.approx(0.5)
+
+
+def frame(**arms):
+    """Scores of arms on one set, one value a seed."""
+    return pd.DataFrame([{"arm": arm, "seed": k, "set": "test", "accuracy": value}
+                         for arm, values in arms.items() for k, value in enumerate(values)])
+
+
+def test_differences_to_real_choose_their_words():
+    found = accuracy.against(frame(real=[0.8, 0.82, 0.81], low=[0.6, 0.62, 0.615], near=[0.8, 0.83, 0.8], copy=[0.8, 0.82, 0.81]))
+    assert [found[arm]["verdict"].split(":")[0] for arm in ("low", "near", "copy")] == [
+        "worse than real", "not told apart from real", "the same as real"]
+    assert found["low"]["mean"] == pytest.approx(np.mean([-0.2, -0.2, -0.195])) and found["low"]["p"] < 0.001
+    assert accuracy.verdict({"low": 0.01, "high": 0.03}, "sd") == "better than sd"
+
+
+def test_calibration_of_known_bins():
+    sure = np.array([[0.95, 0.05]] * 10 + [[0.65, 0.35]] * 10)
+    labels = np.array([0] * 9 + [1] + [0] * 4 + [1] * 6)
+    error, bins = accuracy.calibration(sure, labels)
+    assert error == pytest.approx((abs(0.9 - 0.95) + abs(0.4 - 0.65)) / 2)
+    np.testing.assert_allclose(bins[[6, 9]], [[0.65, 0.4, 10], [0.95, 0.9, 10]])
+    assert bins[:, 2].sum() == 20 and np.isnan(bins[0, 0])
+
+
+def test_calibration_is_that_of_torchmetrics():
+    rng = np.random.default_rng(0)
+    sure, labels = rng.dirichlet([0.5] * 4, 500), rng.integers(0, 4, 500)
+    theirs = multiclass_calibration_error(torch.from_numpy(sure), torch.from_numpy(labels), 4, n_bins=10, norm="l1")
+    assert accuracy.calibration(sure, labels)[0] == pytest.approx(theirs.item(), abs=1e-6)
+
+
+def test_measures_are_those_that_the_classes_call_for():
+    rng = np.random.default_rng(0)
+    labels = np.arange(100) % 25
+    logits = rng.normal(size=(100, 25))
+    logits[np.arange(100), labels] += 9 * (np.arange(100) % 2)
+    ranks = (logits > logits[np.arange(100), labels][:, None]).sum(1)
+    found = accuracy.measures(logits, labels)
+    assert set(found) == {"accuracy", "ece", "top5"} and found["top5"] == (ranks < 5).mean() > found["accuracy"]
+    two = accuracy.measures(np.array([[2.0, 0], [1, 0], [0, 1], [3, 0]]), np.array([0, 0, 1, 1]))
+    assert two["accuracy"] == 0.75 and two["balanced"] == 0.75 and two["auroc"] == 0.5
+    assert set(accuracy.measures(logits[:, :10], labels % 10)) == {"accuracy", "ece"}
+
+
+def test_reliability_pools_the_seeds():
+    bins = np.array([[np.nan, np.nan, 0], [0.9, 1.0, 30]])
+    rows = [{"arm": "real", "seed": 0, "set": "test", "reliability": bins},
+            {"arm": "real", "seed": 1, "set": "test", "reliability": np.array([[0.4, 0.5, 10], [0.8, 0.7, 10]])}]
+    found = accuracy.reliability(pd.DataFrame(rows))
+    assert found.to_numpy()[:, 1:].tolist() == [[0.4, 0.5, 10], [pytest.approx(0.875), pytest.approx(0.925), 40]]

@@ -1,6 +1,7 @@
 """Sentences follow the data: each branch is reached by numbers that ask for it."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.report import words
@@ -15,7 +16,10 @@ DATA = {"resolution": 64, "train": 3000, "test": 1500, "source": "world", "class
 
 def training(**arms):
     accuracy = {arm: {"test": result(mean), "shift-night": result(mean - 0.2)} for arm, mean in arms.items()}
-    return {"accuracy": accuracy, "best": max(arms, key=arms.get), "protocol": "ResNet-18."}
+    gaps = {arm: result(mean - arms["real"], 0.05) | {"p": 0.01, "verdict": "worse than real" if mean < arms["real"] - 0.05 else
+                                                      "not told apart from real: between -3.0 and +3.0 points"}
+            for arm, mean in arms.items() if arm != "real"}
+    return {"accuracy": accuracy, "best": max(arms, key=arms.get), "gaps": gaps, "protocol": "ResNet-18."}
 
 
 def test_balance_says_equal_or_names_the_ends():
@@ -56,7 +60,8 @@ def test_the_abstract_fits_and_is_honest(arms, small):
     text = words.abstract(DATA, training(**arms), small)
     assert len(text.split()) <= 150 and ("small run" in text) == small
     assert ("No synthetic training set was part" in text) == (set(arms) == {"real"})
-    assert f"{100 * max(arms.values()):.1f} %" in text
+    assert f"Trained on real it recognises {100 * arms['real']:.1f} %" in text
+    assert ("sd teach less" in text) == ("sd" in arms) and ("real+sd +20.0 [+15.0, +25.0]" in text) == ("real+sd" in arms)
 
 
 def test_limits_name_what_was_not_run():
@@ -67,7 +72,87 @@ def test_limits_name_what_was_not_run():
     assert any("small run" in text.lower() for text in words.limits(DATA, training(real=0.9), True))
 
 
-def test_the_key_table_has_a_row_a_test_set_and_a_column_an_arm():
-    table = words.key_table(training(real=0.9, sd=0.5)["accuracy"])
-    assert list(table.columns) == ["tested on", "real", "sd"] and list(table["tested on"]) == ["test", "shift-night"]
-    assert table["sd"][0]["n"] == 3
+def test_the_key_table_has_a_row_an_arm():
+    table = words.key_table(training(real=0.9, sd=0.5))
+    assert list(table["arm"]) == ["real", "sd"] and table["gap"][0] == table["verdict"][0] == "–"
+    assert table["test"][1]["n"] == 3 and table["verdict"][1] == "worse than real" and table["gap"][1]["mean"] == -0.4
+
+
+@pytest.mark.parametrize("near, copies, said", [
+    (np.full(100, 9.0), 0, ["0.0 % of the synthetic", "no sign", "no synthetic image comes twice"]),
+    (np.r_[np.full(90, 9.0), np.zeros(10)], 3, ["10.0 % of the synthetic", "more than chance", "3 synthetic images equal"])])
+def test_memory(near, copies, said):
+    sentence = words.memory(near, np.linspace(5, 10, 101), copies)
+    assert all(part in sentence for part in said)
+
+
+def test_judged_names_each_sets_hardest_class():
+    rows = {"all": result(0.8), "cube": result(0.6), "cone": result(0.9)}
+    sentence = words.judged({"real test": rows, "sd": rows})
+    assert sentence.endswith("recognises 80.0 % of real test; 80.0 % of sd, least of cube (60 %).")
+
+
+def test_swept_speaks_of_both_ends_and_the_recipes():
+    frame = pd.DataFrame([{"recipe": said, "guidance": pull, "recognised": result(share, n=50), "variety": result(spread)}
+                          for said, pull, share, spread in [("a", 1.0, 0.5, 9), ("a", 3.0, 0.8, 7), ("b", 3.0, 0.6, 8)]])
+    sentence = words.swept(frame, "a", 3.0)
+    assert "From guidance 1 to 3 the recognised share goes from 50 to 80 %" in sentence and "from 9.0 to 7.0" in sentence
+    assert "“a” is recognised most (80 %), “b” least (60 %), n = 50" in sentence
+
+
+def rows(mean, half, of="sd", measure="focus"):
+    return {"of": of, "measure": measure, "mean": 0.5 + mean, "base": 0.5, "difference": result(mean, half) | {"d": mean}}
+
+
+@pytest.mark.parametrize("found, said", [
+    ([], "No arm to compare"), ([rows(0.1, 0.2)], "No arm's share of attention"),
+    ([rows(-0.2, 0.1), rows(0.01, 0.1, "cd")], "furthest from it is sd with 0.30, less by −0.200 ± 0.100"),
+    ([rows(0.2, 0.1)], "more by 0.200")])
+def test_attention(found, said):
+    assert said in words.attention(found, "real", True)
+
+
+def test_looked_and_trusted():
+    assert "On no synthetic set" in words.looked([rows(0.1, 0.2)], "real")
+    moved = [rows(0.1, 0.05), rows(0.3, 0.1, "cd", "spread")]
+    assert "most of all spread on cd: 0.800 against 0.500" in words.looked(moved, "real")
+    scores = pd.DataFrame([{"arm": "real", "road": result(0.2, 0.1), "sanity": result(0.1)},
+                           {"arm": "sd", "road": result(0.1, 0.2), "sanity": result(0.7)}])
+    assert "Maps of 1 of 2 arms are faithful" in words.trusted(scores) and "do not depend on" in words.trusted(scores)
+    assert "and maps depend on" in words.trusted(scores[:1])
+
+
+def test_geometry_knows_its_limits():
+    known = pd.DataFrame([{"size": 64, "median": result(2.1)}, {"size": 128, "median": result(1.0)}])
+    assert "believed from 128 px on; 64 px are too small" in words.calibrated(known, 128, 64)
+    assert "64 px are large enough" in words.calibrated(known, 64, 64) and "At no size" in words.calibrated(known, None, 64)
+    apart = {"sd": {"auroc": result(0.9), "permuted": result(0.5)}, "cd": {"auroc": result(0.52), "permuted": result(0.5, 0.1)}}
+    assert words.geometry(apart, 64, 64) == ("Lines alone tell sd from real images (AUROC 0.90 for sd, shuffled labels 0.50).")
+    assert words.geometry(apart, None, 64).endswith("statistics of edges, not of projection.")
+    assert "tell no synthetic set" in words.geometry({"cd": apart["cd"]}, 64, 64)
+
+
+def test_cost_counts_what_was_drawn_again():
+    frame = pd.DataFrame([{"set": "sd", "images": 1000, "rate": 20.0, "again": 0, "training": 0.0},
+                          {"set": "cd", "images": 10, "rate": 5.0, "again": 2, "training": 61.0}])
+    assert words.cost(frame) == "1,000 images of sd at 20.0 a second; 10 images of cd at 5.0 a second after 61 s of training. " \
+                                "2 had to be drawn again."
+    assert words.cost(frame[:1]).endswith("None had to be drawn again.")
+
+
+def test_the_headline_names_every_gap():
+    one = training(real=0.9, sd=0.5)
+    assert words.headline(one["accuracy"], one["gaps"], "real", 1500) == (
+        "Trained on real, 90.0 % ± 1.0 (n = 3) of 1,500 unseen real images are recognised. Instead of it: sd 50.0 % "
+        "(−40.0 points ± 5.0 (n = 3), worse than real).")
+    alone = training(real=0.9)
+    assert words.headline(alone["accuracy"], {}, "real", 10).endswith("are recognised.")
+
+
+def test_the_widest_gap_and_the_worst_calibration():
+    shares = {"real": {"cone": result(0.9), "cube": result(0.8)}, "sd": {"cone": result(0.3), "cube": result(0.9)}}
+    assert words.widest(shares, "real") == "The widest gap: cone under sd, 30 % against 90 % under real."
+    assert words.widest({"real": shares["real"]}, "real").startswith("Hardest for real: cube")
+    errors = {"real": {"test": result(0.05)}, "sd": {"test": result(0.2)}}
+    assert "for sd: 20.0 % ± 1.0 (n = 3) on average; real: 5.0 %" in words.calibration(errors, "real")
+    assert words.hundredfold("–") == "–" and words.hundredfold(result(0.5)) == "50.0 ± 1.0 (n = 3)"

@@ -1,0 +1,204 @@
+"""Inversion as steps of the store: embeddings of the real training images, and the image sets drawn between and around them.
+
+Below them, how good an inversion is before any classifier sees it: values of each image (n,), for `accuracy.interval`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from lib import compute, progress
+from lib.compute import seed_of
+from lib.data import images
+from lib.data.checks import thumbnails
+from lib.data.images import ImageSet
+from lib.generator import probe
+from lib.generator.invert import (
+    Inversion,
+    InversionError,
+    Inverted,
+    Pictures,
+    class_conditioning,
+    encoded,
+    invert,
+    validation,
+)
+from lib.generator.model import Generator
+from lib.generator.models import loaded
+from lib.generator.sample import Sampler, sample
+from lib.generator.sets import collected
+from lib.store import Artefact, Parts, Recipe, Store, step
+
+OTHERS = 9  # embeddings that an image's own must beat to be identified; chance is one in ten
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What an artefact of embeddings holds."""
+
+    inverted: Inverted
+    labels: np.ndarray  # (n,) int64
+    ids: tuple[str, ...]  # of the source images
+    classes: tuple[str, ...]
+
+    def mean(self) -> torch.Tensor:
+        """The mean learned embedding (tokens, width), which guidance pushes away from."""
+        return self.inverted.embeddings[~self.inverted.given_up].mean(0)
+
+
+@step(version=1)
+def embeddings(store: Store, recipe: Recipe) -> Parts:
+    """Embeddings of the first `count` images of upstream `real`, in shards by position."""
+    wanted = recipe.settings
+    split = recipe.upstream["real"].settings.get("split")
+    if split != "train":
+        raise InversionError(f"only training images may be inverted, these are of split {split!r}: the test set is sacred. "
+                             "Give the recipe of split 'train' as `real`")
+    have = recipe.upstream["real"].settings["count"]
+    if not 1 <= wanted["count"] <= have:
+        raise InversionError(f"embeddings of {wanted['count']} images are wanted, of {have}: raise data.train or ask for fewer")
+
+    def write(positions: range, path: Path) -> None:
+        real = images.load(store.make(recipe.upstream["real"])).take(positions)
+        generator = generator_of(store, wanted)
+        latents, spread = encoded(generator, real.images)
+        found = invert(generator, latents, real.labels, real.sources, Inversion(**wanted["inversion"]), recipe.seed,
+                       class_conditioning(generator, real.classes), spread)
+        keep(path, Learned(found, real.labels, real.sources, real.classes))
+
+    starts = range(0, wanted["count"], wanted["shard"])
+    return {f"embeddings-{i:05}-of-{len(starts):05}.safetensors":
+            functools.partial(write, range(s, min(s + wanted["shard"], wanted["count"]))) for i, s in enumerate(starts)}
+
+
+def keep(path: Path, learned: Learned) -> None:
+    """One shard."""
+    tensors = {name: value.contiguous() for name, value in vars(learned.inverted).items()}
+    facts = {"ids": learned.ids, "classes": learned.classes}  # one key: the order of several is not the same every time
+    save_file(tensors | {"labels": torch.as_tensor(learned.labels)}, path, {"facts": json.dumps(facts)})
+
+
+def opened(artefact: Artefact) -> Learned:
+    """All shards as one."""
+    parts, ids = [], []
+    for path in artefact.files:
+        parts.append(load_file(path))
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        ids += facts["ids"]
+    whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    labels = whole.pop("labels").numpy()
+    return Learned(Inverted(**whole), labels, tuple(ids), tuple(facts["classes"]))
+
+
+@step(version=1)
+def inverted(store: Store, recipe: Recipe) -> Parts:
+    """`count` images between and around the embeddings; labels go round, each image is its seed."""
+    wanted = recipe.settings
+
+    def write(positions: range, path: Path) -> None:
+        learned = opened(store.make(recipe.upstream["embeddings"]))
+        generator = generator_of(store, wanted)
+        images.write(path, draw(generator, learned, wanted, recipe.seed, positions))
+
+    parts = images.shards(wanted["count"], wanted["shard"])
+    return {name: functools.partial(write, positions) for name, positions in parts.items()}
+
+
+def generator_of(store: Store, wanted: dict) -> Generator:
+    """The generator of the settings, in what it runs fastest in here."""
+    return probe.tuned(store, loaded(wanted["model"], wanted["revision"], wanted["device"]))
+
+
+def draw(generator: Generator, learned: Learned, wanted: dict, seed: int, positions: Sequence[int]) -> ImageSet:
+    """The images at these positions of an inversion set, with the two sources of each."""
+    first = order(learned.labels, positions)
+    seeds = [seed_of(seed, "inversion", i) for i in positions]
+    mixed = [between(learned, i, s, wanted["alpha"], wanted["noise"]) for i, s in zip(first, seeds, strict=True)]
+    sampler = Sampler(**{**wanted["sampler"], "guided": tuple(wanted["sampler"].get("guided", (0.0, 1.0)))})
+    drawn = list(sample(generator, torch.stack([c for c, _ in mixed]), seeds, sampler, learned.mean()))
+    made = collected(drawn, learned.labels[first], learned.classes, [""] * len(drawn), wanted["resolution"])
+    names, partners = (tuple(learned.ids[i] for i in index) for index in (first, [j for _, j in mixed]))
+    columns = {"first": list(names), "second": list(partners), "alone": [a == b for a, b in zip(names, partners, strict=True)],
+               "alpha": [float(wanted["alpha"])] * len(drawn), "noise": [float(wanted["noise"])] * len(drawn)}
+    return replace(made, sources=names, columns=made.columns | columns)
+
+
+def order(labels: np.ndarray, positions: Sequence[int]) -> list[int]:
+    """The source of the image at each position: classes go round, and in each of them its sources."""
+    same = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    turns = [(same[p % len(same)], p // len(same)) for p in positions]
+    return [int(sources[turn % len(sources)]) for sources, turn in turns]
+
+
+def between(learned: Learned, i: int, seed: int, alpha: float, noise: float) -> tuple[torch.Tensor, int]:
+    """c_i + alpha (c_j - c_i) + noise N(0, 1) (tokens, width) and j, another image of the class, or i where it is alone."""
+    own, known = compute.generator(seed, "between"), learned.inverted.embeddings
+    others = np.flatnonzero(learned.labels == learned.labels[i])
+    others = others[others != i]
+    j = int(others[int(torch.randint(len(others), (), generator=own))]) if len(others) else i
+    return known[i] + alpha * (known[j] - known[i]) + noise * torch.randn(known[i].shape, generator=own), j
+
+
+# -- how good an inversion is ----------------------------------------------------------------------------------------------
+
+
+def reconstructions(generator: Generator, learned: Learned, sampler: Sampler, seed: int) -> np.ndarray:
+    """One image (n, h, w, 3) uint8 of each embedding as it is."""
+    seeds = [seed_of(seed, "reconstruction", name) for name in learned.ids]
+    return np.stack([one.image for one in sample(generator, learned.inverted.embeddings, seeds, sampler, learned.mean())])
+
+
+def ranks(drawn: np.ndarray, real: np.ndarray, own: Sequence[int]) -> np.ndarray:
+    """Rank (n,), 1 is nearest, of each drawn image's source, real[own], among all real images, by their thumbnails."""
+    ours, theirs = thumbnails(drawn), thumbnails(real)
+    distances = ((ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * ours @ theirs.T).astype(np.float64)
+    return 1 + (distances < distances[np.arange(len(own)), own][:, None]).sum(1)
+
+
+def psnr(drawn: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio (n,) in dB of uint8 images (n, h, w, 3); 8-bit rounding alone leaves about 59."""
+    error = (drawn.astype(np.float64) - source).reshape(len(drawn), -1)
+    return 10 * np.log10(255**2 / np.maximum(np.square(error).mean(1), 1 / 12))
+
+
+def identification(generator: Generator, pictures: Pictures, learned: Learned, batch: int = 64) -> np.ndarray:
+    """Whether (n,) each image's loss is lowest under its own embedding among ten, half of the others of its class."""
+    own = [compute.generator(pictures.seed, "rivals", name) for name in learned.ids]
+    pairs = [(i, j) for i in range(len(own)) for j in (i, *rivals(learned.labels, i, own[i]))]
+    parts = [pairs[start:start + 80] for start in range(0, len(pairs), 80)]
+    found = []
+    for part in progress.each("identify", parts):
+        image, embedding = ([pair[k] for pair in part] for k in (0, 1))
+        under = learned.inverted.embeddings[embedding].to(generator.device)
+        found.append(validation(generator, pictures, image, under, batch).cpu())
+    return (torch.cat(found).view(len(own), -1).argmin(1) == 0).numpy()
+
+
+def rivals(labels: np.ndarray, i: int, own: torch.Generator) -> list[int]:
+    """Nine other images, five of them of the class of i where it has so many."""
+    mixed = torch.randperm(len(labels), generator=own).numpy()
+    same, rest = ([j for j in mixed if j != i and (labels[j] == labels[i]) == wanted] for wanted in (True, False))
+    some = same[:max((OTHERS + 1) // 2, OTHERS - len(rest))]
+    return [int(j) for j in [*some, *rest[:OTHERS - len(some)]]]
+
+
+def diversity(drawn: np.ndarray, groups: Sequence) -> np.ndarray:
+    """Mean pairwise distance (groups,) in grey levels of the images of each group of two or more: of one source, of one class."""
+    flat, groups = drawn.reshape(len(drawn), -1).astype(np.float32), np.asarray(groups)
+    found = [flat[groups == group] for group in dict.fromkeys(groups.tolist())]
+    return np.array([_apart(part) for part in found if len(part) > 1])
+
+
+def _apart(flat: np.ndarray) -> float:
+    """Mean over pairs of the root mean square difference of images (k, pixels)."""
+    return float(torch.nn.functional.pdist(torch.from_numpy(flat)).mean()) / flat.shape[1] ** 0.5
