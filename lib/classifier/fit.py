@@ -96,7 +96,8 @@ def fit(images: ImageSet | Shards, settings: dict, seed: int) -> tuple[torch.nn.
     torch.manual_seed(compute.seed_of(seed, "weights"))
     model = build(**model_settings(images, settings)).to(where, memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(_groups(model, 5e-4), lr=rate, momentum=0.9, nesterov=True, fused=where.type != "mps")
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.25, cycle_momentum=False)
+    cycle = max(4, steps)  # a shorter one would have a phase of no step, by which the schedule divides
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, cycle, pct_start=max(0.25, 2 / cycle), cycle_momentum=False)
     ema = get_ema_multi_avg_fn(settings["ema"])
     average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True) if settings["ema"] else None
     draws, look, watch = compute.generator(seed, "draws"), recipe_of(settings, model), Watch(steps, settings, model)

@@ -135,7 +135,10 @@ def invert(generator: Generator, latents: torch.Tensor, labels: Sequence[int], i
     known, marks = known[:, :settings.tokens].float().to(generator.device), settings.marks()
     table = Table(starts(known, labels, ids, settings, seed), len(marks))
     active, waiting, batch = [], list(range(len(ids))), settings.batch
-    with progress.track("invert", len(ids) * settings.steps) as bar, _memory(generator, settings.checkpointing):
+    if settings.checkpointing:
+        generator.unet.enable_gradient_checkpointing()
+    with progress.track("invert", len(ids) * settings.steps) as bar, contextlib.ExitStack() as after:
+        after.callback(generator.unet.disable_gradient_checkpointing)
         while active or waiting:
             active, waiting = (active + waiting)[:batch], (active + waiting)[batch:]
             try:
@@ -189,8 +192,7 @@ def losses(generator: Generator, latents: torch.Tensor, conditioning: torch.Tens
            noise: torch.Tensor) -> torch.Tensor:
     """Each row's mean square error (n,) float32 of the network's own output, noise or v."""
     latents, noise = (each.to(generator.device, generator.dtype) for each in (latents, noise))
-    t = t.to(generator.device)
-    output = generator.predict(generator.blend(latents, noise, t), t, conditioning.to(generator.dtype))
+    output = generator.predict(generator.blend(latents, noise, t), t.to(generator.device), conditioning.to(generator.dtype))
     return (output - generator.target(latents, noise, t)).float().square().mean((1, 2, 3))
 
 
@@ -296,16 +298,6 @@ def narrower(generator: Generator, batch: int) -> int:
                              "another device")
     progress.say(f"out of memory at {batch} rows at once: going on with {batch // 2}")
     return batch // 2
-
-
-@contextlib.contextmanager
-def _memory(generator: Generator, checkpointing: bool) -> Iterator[None]:
-    """The U-Net's activations checkpointed, or not, and not afterwards."""
-    if checkpointing:
-        generator.unet.enable_gradient_checkpointing()
-    with contextlib.ExitStack() as after:
-        after.callback(generator.unet.disable_gradient_checkpointing)
-        yield
 
 
 @torch.no_grad()

@@ -158,11 +158,11 @@ class Generator:
 
     def encode(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Images, uint8 (n, h, w, 3) or float (n, 3, h, w) in [-1, 1] -> scaled latents (n, c, h', w')."""
-        x = pixels(images).to(self.device, self.dtype)
+        x = pixels(images).to(self.device, (self.vae or self.unet).dtype)  # the probe may have lowered the U-Net's alone
         if self.vae is None:
             return x
         mean = self.vae.encode(x).latent_dist.mode()
-        return (mean - _shift(self.vae)) * self.vae.config.scaling_factor
+        return ((mean - _shift(self.vae)) * self.vae.config.scaling_factor).to(self.dtype)
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Scaled latents -> float images (n, 3, h, w) in about [-1, 1]; `to_uint8` finishes them."""

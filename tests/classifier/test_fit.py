@@ -38,6 +38,12 @@ def test_all_of_one_label_gives_that_label_everywhere():
     assert right(model, blobs(300, seed=1)) == pytest.approx(1 / 3) and curve[-1][2] == 1
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8])
+def test_any_number_of_steps_can_be_trained(steps):
+    """Four were too few for the schedule's warm-up: it divided by zero."""
+    assert len(fit.fit(blobs(), SETTINGS | {"steps": steps}, 0)[1]) == steps
+
+
 def test_equal_seeds_equal_weights_other_seeds_others():
     one, two, other = (fit.fit(blobs(), SETTINGS | {"steps": 5}, seed)[0].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[k], two[k]) for k in one)

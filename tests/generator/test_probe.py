@@ -24,3 +24,8 @@ def test_fastest_is_the_fastest():
     best, speeds = fastest(made, [Way(), Way(attention="plain")])
     assert speeds[f"{best.dtype}, {best.layout}, {best.attention}"] == max(speeds.values())
     assert type(next(iter(made.unet.attn_processors.values()))).__name__.endswith("2_0") == (best.attention == "fused")
+
+
+def test_a_unet_in_bfloat16_still_takes_images():
+    made = use(tiny.of_classes(tiny.autoencoder(), resolution=16), Way(dtype="bfloat16"))
+    assert made.encode(torch.zeros(1, 16, 16, 3, dtype=torch.uint8)).dtype == torch.bfloat16
