@@ -7,7 +7,6 @@ distance, on the features of a classifier trained on real images, lies below the
 import time
 
 import numpy as np
-import torch
 from diffusers import StableDiffusionPipeline
 
 from lib.data import sources, world
@@ -15,7 +14,7 @@ from lib.generator import autoencoder  # noqa: F401 (diffusers finds the autoenc
 from lib.generator.model import SHIPPED, Generator
 from lib.generator.sample import Sampler, sample
 from lib.measure import fidelity, verdict
-from lib.measure.features import penultimate
+from lib.measure.representation import penultimate
 from lib.settings import load
 from lib.store import Store
 
@@ -75,7 +74,7 @@ def to_real(pictures: np.ndarray) -> dict[str, float]:
 
     profile = load("world")
     store, real = Store(profile.study.store), sources.recipes(profile.data, profile.study.seed)
-    data = {"flip": profile.data.flip, "train": profile.data.train}
+    data = {"flip": profile.data.flip, "train": profile.data.train, "resolution": profile.data.resolution}
     judge = fit.opened(store.make(verdict.judge(profile.study, data, real["train"], profile.generation.judge_epochs)))[0]
     test = images.load(store.make(real["test"])).images
-    return fidelity.fd_interval(*(penultimate(judge, torch.from_numpy(part)) for part in (pictures, test)), seed=0)
+    return fidelity.fd_interval(*(penultimate(judge, part) for part in (pictures, test)), seed=0)
