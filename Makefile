@@ -62,13 +62,16 @@ clean: ## remove what runs of PROFILE left in reports/ (the store stays)
 lock: ## make requirements.txt again from environment.yml (needs uv)
 	@$(PY) -m tests.lock
 
-# --- the graph: data -> generation -> training -> summary -> report ---------------------------------------------------------------
+# --- the graph: data -> inversion -> generation -> training -> summary -> report --------------------------------------------------
 done = $(1:%=$(OUT)/notebooks/%.ipynb)
 
-$(call done,03_generation): $(call done,01_data)
+$(call done,02_inversion): $(call done,01_data)
+$(call done,03_generation): $(call done,01_data 02_inversion)
 $(call done,04_training): $(call done,01_data 03_generation)
 $(call done,05_gradcam 06_geometry): $(call done,01_data 03_generation)
 $(call done,05_gradcam): $(call done,04_training)
+$(call done,07_representation): $(call done,01_data 03_generation 04_training)
+$(call done,08_repair): $(call done,01_data 03_generation 04_training)
 $(call done,00_summary): $(call done,$(filter-out 00_summary,$(NAMES)))
 
 $(RUNS): $(OUT)/notebooks/%.ipynb: $(OUT)/stamps/%.json

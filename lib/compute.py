@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import platform
 import sys
+from collections.abc import Iterator
 
 import torch
 
@@ -30,6 +32,23 @@ def describe() -> str:
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     threads = torch.get_num_threads()
     return f"{where.type} ({name}), {dtype}, {threads} thread{'s' * (threads > 1)}"
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for what is computed within: sums come out alike on any number of cores, and processes fill those."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def rooms() -> int:
+    """How many processes the machine has room for: one a GPU where there are some, else one a core."""
+    where = device()
+    return torch.cuda.device_count() if where.type == "cuda" else torch.get_num_threads() if where.type == "cpu" else 1
 
 
 def seed_of(*names: object) -> int:

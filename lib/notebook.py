@@ -6,10 +6,11 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lib import compute, progress, settings
+from lib import compute, progress, schedule, settings
 from lib.data import images
 from lib.data.images import ImageSet
 from lib.paths import REPORTS
@@ -27,7 +28,7 @@ class Notebook:
 
     def __init__(self, name: str, profile: str, study: settings.Study, section: settings.Section | None):
         self.name, self.profile, self.study, self.settings = name, profile, study, section
-        self.store, self.out, self.began = Store(study.store), REPORTS / profile, time.time()
+        self.store, self.out, self.began = Store(study.store, study.workers), REPORTS / profile, time.time()
 
     def result(self, name: str) -> dict[str, Any]:
         """What an earlier notebook found: `recipes`, `numbers`, `findings`."""
@@ -42,6 +43,10 @@ class Notebook:
     def recipes(self, name: str) -> dict[str, Recipe]:
         """The artefacts that an earlier notebook named."""
         return {label: Recipe.from_json(tree) for label, tree in self.result(name)["recipes"].items()}
+
+    def make(self, *recipes: Recipe | Iterable[Recipe]) -> None:
+        """Artefacts and all that they are made from, side by side where the machine has room."""
+        schedule.make(self.store, [each for given in recipes for each in ([given] if isinstance(given, Recipe) else given)])
 
     def load(self, recipe: Recipe) -> ImageSet:
         """The image set of a recipe, made first where it is not whole."""

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lib import workers
+
 STATE = "STUDY_PROGRESS"  # environment: the file to leave the state in
 EVERY = 0.5  # seconds between two updates
 
@@ -22,13 +24,14 @@ class Bar:
     """A count that knows its total and when it began."""
 
     def __init__(self, step: str, total: int, start: int = 0, quiet: bool = False):
-        self.step, self.total, self.done, self.start, self.quiet = step, total, start, start, quiet
+        self.step, self.total, self.done, self.start = step, total, start, start
+        self.quiet = quiet or workers.here()  # of several at once, who handed the work out tells how far it is
         self.began, self.shown = time.monotonic(), 0.0
 
     def add(self, n: int = 1, note: str = "") -> None:
         """n more are done."""
         self.done += n
-        if not self.quiet and (time.monotonic() - self.shown > EVERY or self.done >= self.total):
+        if self.total and not self.quiet and (time.monotonic() - self.shown > EVERY or self.done >= self.total):
             self.shown = time.monotonic()
             _show(self.line(note), final=False)
 
@@ -45,7 +48,7 @@ def track(step: str, total: int, start: int = 0, quiet: bool = False) -> Iterato
     bar = Bar(step, total, start, quiet)
     bar.add(0)
     yield bar
-    if not quiet:
+    if not bar.quiet:
         _show(f"{step} · {bar.done} in {clock(time.monotonic() - bar.began)}", final=True)
 
 

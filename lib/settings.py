@@ -19,6 +19,8 @@ Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # not blan
 TERM = r"(\d+(\.\d+)?\*)?[a-z][\w-]*(@\d+(\.\d+)?x)?"  # 0.1*real, sd@4x
 Arm = Annotated[str, Field(pattern=rf"^\s*{TERM}(\s*\+\s*{TERM})*\s*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]  # of a set: neither nothing nor all
+Times = Annotated[float, Field(gt=0, le=1000)]
 
 
 class SettingsError(ValueError):
@@ -46,20 +48,52 @@ class Study(Section):
     seed: Annotated[int, Field(ge=0)]  # the seed from which all others are drawn
     seeds: Annotated[int, Field(ge=3)]  # classifiers an arm: fewer than 3 give no interval worth printing
     device: Literal["auto", "cpu", "cuda", "mps"]
+    workers: Annotated[int, Field(ge=0, le=256)]  # processes side by side; 0: one a core, or one a GPU
     store: Text  # root of the artefacts; relative paths start at the checkout
 
 
 class Data(Section):
     """01_data: the real images."""
 
-    source: Literal["world", "digits", "cifar10", "cifake", "folder"]
-    path: Text  # where `cifar10`, `cifake` or `folder` lie
+    source: Literal["world", "digits", "cifar10", "cifake", "imagenette", "ham10000", "folder"]
+    path: Text  # where the files of the others than `world` and `digits` lie
     resolution: Annotated[int, Field(ge=8, le=512)]
     train: Count
     test: Count
     shift: Annotated[int, Field(ge=0)]  # images of each shift set the source offers
     shard: Count  # images in one Parquet file
+    bad_files: Annotated[int, Field(ge=0)]  # unreadable images of a download that may be left out
     flip: bool  # whether a mirrored image is still of its class
+
+
+class Inversion(Section):
+    """02_inversion: one learned conditioning for each real image, and the set `di` drawn between and around them."""
+
+    count: Annotated[int, Field(ge=0)]  # real training images that get one; 0: no inversion in this profile
+    model: Text  # shipped, a diffusers folder, or a hub id
+    revision: str  # of a hub id
+    tokens: Count  # rows of an embedding
+    steps: Count  # updates of each embedding
+    rate: Annotated[float, Field(gt=0, le=10)]
+    schedule: Literal["constant", "cosine"]
+    start: Literal["random", "class", "mean"]
+    timesteps: Literal["uniform", "sensitive"]
+    checks: Count  # parts of the curve of validation losses
+    stop: Annotated[int, Field(ge=0)]  # checks without a new lowest loss that end an embedding; 0: never
+    batch: Count
+    shard: Count  # embeddings in one file
+    images: Count  # of the set `di`
+    alpha: Share  # how far towards another image of the class
+    noise: Annotated[float, Field(ge=0, le=2)]  # added to the embedding
+    guidance: Annotated[float, Field(ge=1, le=30)]  # away from the mean embedding; 1: none
+    sampler_steps: Annotated[int, Field(ge=1, le=1000)]
+    scheduler: Text  # DPMSolver++, or any diffusers scheduler by name
+    guided: Annotated[list[Share], Field(min_length=2, max_length=2)]  # part of the steps with guidance
+    measured: Annotated[int, Field(ge=2)]  # images whose inversion is measured
+    tried: Annotated[int, Field(ge=0)]  # images that are inverted again under faster settings
+    gallery: Annotated[int, Field(ge=1, le=12)]  # sources that are shown
+    alphas: Annotated[list[Share], AfterValidator(_each_once)]  # shown of each source
+    noises: Annotated[list[Annotated[float, Field(ge=0, le=2)]], AfterValidator(_each_once)]
 
 
 class Generation(Section):
@@ -102,6 +136,17 @@ class Training(Section):
     batch: Count
     rate: Annotated[float, Field(gt=0, le=10)]
     smoothing: Share
+    recipe: Literal["standard", "multicrop"]  # of augmentation
+    precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on CUDA
+    ema: Annotated[float, Field(ge=0, lt=1)]  # average of the weights that is kept; 0: the last ones
+    memory: Count  # megabytes of images; larger arms are read from their shards while training
+    by_epochs: Annotated[list[Arm], AfterValidator(_each_once)]  # trained once more for as many passes as `real`
+    compare_recipes: Annotated[list[Literal["standard", "multicrop"]], AfterValidator(_each_once)]  # all arms once more with each
+    traded: Annotated[list[Text], AfterValidator(_each_once)]  # sets whose curves stand beside that of `real`
+    counts: Annotated[list[Times], AfterValidator(_each_once)]  # their sizes besides 1, in sizes of `real`
+    shares: Annotated[list[Part], AfterValidator(_each_once)]  # of `real` alone
+    helped: Annotated[list[Part], AfterValidator(_each_once)]  # of `real` beside a whole set
+    mixes: Annotated[list[Part], AfterValidator(_each_once)]  # share of `real` in mixtures as large as `real`
 
 
 class Gradcam(Section):
@@ -118,6 +163,45 @@ class Geometry(Section):
     images: Annotated[int, Field(ge=10)]  # of each set that is measured
     sizes: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=1), AfterValidator(_each_once)]
     scenes: Annotated[int, Field(ge=2)]  # calibration scenes of each style and size
+    native: bool  # measure generated images at the size at which they were drawn
+
+
+class Representation(Section):
+    """07_representation: how near the sets are, and what the classifiers make of images."""
+
+    images: Annotated[int, Field(ge=50)]  # a side of every comparison of sets; at most half of the test images
+    networks: Annotated[list[Literal["own", "inception", "dinov2", "inception-torchvision", "resnet18", "resnet50"]],
+                        Field(min_length=1), AfterValidator(_each_once)]  # whose features are compared
+    neighbours: Count  # k of precision, recall, density and coverage
+    seen: Annotated[int, Field(ge=20)]  # real test images on which classifiers' features are measured
+    probe: Annotated[int, Field(ge=50)]  # labelled images from which a linear probe learns
+    transfer: Annotated[list[Literal["world", "digits", "cifar10"]], AfterValidator(_each_once)]  # other sources to be probed on
+    path: Text  # where cifar10 lies
+    corruptions: Annotated[list[Literal["noise", "blur", "contrast", "jpeg", "brightness"]], Field(min_length=1),
+                           AfterValidator(_each_once)]
+    severities: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1), AfterValidator(_each_once)]
+    damaged: Annotated[int, Field(ge=20)]  # test images under each corruption
+    eps: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1), AfterValidator(_each_once)]  # grey levels
+    climbs: Count  # steps of PGD
+    attacked: Annotated[int, Field(ge=20)]  # of the damaged images, those that are attacked
+    gallery: Annotated[int, Field(ge=1, le=12)]  # closest pairs shown of each set
+
+
+class Repair(Section):
+    """08_repair: what closes the gap."""
+
+    base: Annotated[str, Field(pattern=r"^[a-z][\w-]*$")]  # the synthetic arm that is repaired
+    remedies: Annotated[list[Text], Field(min_length=1), AfterValidator(_each_once)]  # files of lib/repair
+    validation: Annotated[float, Field(gt=0, le=0.5)]  # share of the real training images that only chooses between remedies
+    images: Count  # m: real images that every remedy may use
+    blocks: Annotated[list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)]  # k, at m = `images`; 0: all
+    curve: Annotated[list[Count], AfterValidator(_each_once)]  # other m
+    late: Annotated[list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)]  # k at those m
+    ratios: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_each_once)]  # real share of a mixed batch
+    keep: Annotated[float, Field(gt=0, lt=1)]  # share of the synthetic images that a filter keeps
+    steps: Count  # of every further training
+    rate: Annotated[float, Field(gt=0, le=10)]
+    judge_epochs: Count  # of the real-trained classifier by which images are filtered
 
 
 class Settings(Section):
@@ -125,10 +209,13 @@ class Settings(Section):
 
     study: Study
     data: Data
+    inversion: Inversion
     generation: Generation
     training: Training
     gradcam: Gradcam
     geometry: Geometry
+    repair: Repair
+    representation: Representation
 
     def parameters(self, notebook: str) -> dict[str, Any]:
         """The flat parameters of one notebook, e.g. `01_data`: the study's and those of its own section."""

@@ -18,6 +18,8 @@ from lib.paths import NOTEBOOKS, PARAMS, REPORTS, ROOT
 if TYPE_CHECKING:
     from lib.settings import Settings
 
+WATCHED = (".py", ".j2", ".css", ".json", ".yaml")  # code, and data that it reads; not weights, which recipes know by their hash
+
 
 def names() -> list[str]:
     """The notebooks, in order."""
@@ -36,7 +38,7 @@ def stamps(profile: str) -> None:
     loaded = settings.load(profile)
     out.mkdir(parents=True, exist_ok=True)
     page = {"code": {str(p.relative_to(ROOT)): _sha(p.read_bytes())
-                     for p in sorted((ROOT / "lib" / "report").rglob("*")) if p.suffix in (".py", ".j2", ".css")}}
+                     for p in sorted((ROOT / "lib" / "report").rglob("*")) if p.suffix in WATCHED}}
     for name, content in {**{n: stamp(n, loaded) for n in names()}, "report": page}.items():
         if read(out / f"{name}.json") != content:
             _write(out / f"{name}.json", content)
@@ -53,7 +55,7 @@ def lost(profile: str) -> list[str]:
 def fingerprint(profile: str) -> dict[str, str]:
     """One hash over every file that a stamp could depend on, and the stamps themselves."""
     files = [PARAMS / "defaults.yaml", PARAMS / f"{profile}.yaml", *sorted(NOTEBOOKS.glob("*.ipynb")),
-             *sorted(p for p in (ROOT / "lib").rglob("*") if p.suffix in (".py", ".j2", ".css"))]
+             *sorted(p for p in (ROOT / "lib").rglob("*") if p.suffix in WATCHED)]
     here = [(str(p), _sha(p.read_bytes()) if p.is_file() else "") for p in files]
     have = [n for n in [*names(), "report"] if (REPORTS / profile / "stamps" / f"{n}.json").is_file()]
     return {"all": _sha(repr((here, have)).encode())}
@@ -67,14 +69,23 @@ def stamp(name: str, profile: Settings) -> dict[str, Any]:
 
 
 def imported(source: str) -> list[Path]:
-    """Files of lib/ that a program imports, directly or through others."""
+    """Files of lib/ that a program imports, directly or through others, and the data files that these name."""
     found, todo = set(), imports(source)
     while todo:
         path = todo.pop()
         if path not in found:
             found.add(path)
             todo |= imports(path.read_text(encoding="utf-8")) - found
-    return sorted(found)
+    return sorted(found.union(*map(data, found)))
+
+
+def data(path: Path) -> set[Path]:
+    """Data files beside a module that it names in a text of its own, as in `Path(__file__).with_name("published.yaml")`."""
+    beside = {p.name: p for p in path.parent.iterdir() if p.suffix in WATCHED and p.suffix != ".py"}
+    if not beside:
+        return set()
+    return {beside[node.value] for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and node.value in beside}
 
 
 def imports(source: str) -> set[Path]:

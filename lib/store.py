@@ -6,6 +6,7 @@ reference: whoever holds a recipe gets the artefact, from the store when it is w
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import datetime
 import fcntl
@@ -17,6 +18,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -49,7 +51,7 @@ class Recipe:
     def key(self) -> str:
         """20 hex digits over step, its version, settings, upstream keys and seed."""
         upstream = {name: recipe.key for name, recipe in self.upstream.items()}
-        parts = [self.step, find(self.step).version, self.settings, upstream, self.seed]
+        parts = [self.step, version(self.step), self.settings, upstream, self.seed]
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:20]
 
     def to_json(self) -> dict[str, Any]:
@@ -84,10 +86,30 @@ def step(version: int) -> Callable[[Callable[[Store, Recipe], Parts]], Step]:
     return lambda function: Step(function, version)
 
 
+def version(name: str) -> int:
+    """The version of a step; read from its file where its module is not loaded, since some take seconds to import."""
+    module, _, function = name.rpartition(".")
+    return find(name).version if module in sys.modules else _written(module).get(function) or find(name).version
+
+
+@functools.cache
+def _written(module: str) -> dict[str, int]:
+    """Versions of the steps `@step(version=1)` that a file of this checkout holds, none where there is no such file."""
+    path = ROOT.joinpath(*module.split(".")).with_suffix(".py") if _ours(module) else ROOT
+    tree = ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
+    return {node.name: call.keywords[0].value.value for node in tree.body if isinstance(node, ast.FunctionDef)
+            for call in node.decorator_list if isinstance(call, ast.Call) and ast.unparse(call.func) == "step"}
+
+
+def _ours(module: str) -> bool:
+    """Whether a module is of this checkout."""
+    return (ROOT / module.partition(".")[0] / "__init__.py").is_file()
+
+
 def find(name: str) -> Step:
     """The step of a name; only functions of this checkout that are decorated as steps can be named."""
     module, _, function = name.rpartition(".")
-    if not (ROOT / module.partition(".")[0] / "__init__.py").is_file():
+    if not _ours(module):
         raise StoreError(f"no step named {name!r} in this checkout")
     try:
         found = getattr(importlib.import_module(module), function)
@@ -116,22 +138,28 @@ class Artefact:
 class Store:
     """Root folder of artefacts, `root/<step>/<key>/`; may be a shared file system."""
 
-    def __init__(self, root: str | Path):
+    def __init__(self, root: str | Path, workers: int = 1):
         self.root = (ROOT / root).resolve()  # an absolute root stays what it is
+        self.workers = workers  # processes that lib/schedule.py may use; 0: as many as the machine has room for
 
     def folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.step.removeprefix("lib.") / recipe.key
 
     def make(self, recipe: Recipe) -> Artefact:
         """The artefact, verified; made, resumed or mended first where it is not whole."""
-        folder = self.folder(recipe)
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
-            manifest = _manifest(folder, recipe)
-            whole = _intact(folder, manifest["files"]) if manifest else {}
-            if manifest and len(whole) == len(manifest["files"]):
-                return Artefact(folder, manifest)
-            return self._complete(recipe, folder, manifest, whole)
+        found = self.found(recipe)
+        if found:
+            return found
+        for upstream in recipe.upstream.values():
+            self.make(upstream)  # first, so that its seconds are not counted here
+        with locked(self.folder(recipe)):
+            return self.found(recipe) or self._complete(recipe)
+
+    def found(self, recipe: Recipe) -> Artefact | None:
+        """The artefact if it is whole."""
+        manifest = _manifest(self.folder(recipe), recipe)
+        whole = manifest and _intact(self.folder(recipe), manifest["files"]) == manifest["files"]
+        return Artefact(self.folder(recipe), manifest) if whole else None
 
     def state(self, recipe: Recipe) -> str:
         """`whole`, `absent`, `unfinished: 3 files made` or `altered: name of the file`."""
@@ -143,30 +171,72 @@ class Store:
         made = _intact(folder, _read_json(folder / "journal.json") or {})
         return f"unfinished: {len(made)} files made" if folder.exists() else "absent"
 
-    def _complete(self, recipe: Recipe, folder: Path, manifest: dict | None, whole: dict) -> Artefact:
+    def _complete(self, recipe: Recipe) -> Artefact:
         """Make the files that are not there or not what they were, one by one, then the manifest."""
-        lost = sorted(set(manifest["files"]) - set(whole)) if manifest else []
-        for name in lost:
-            progress.say(f"{folder / name} is not the file that was made; making it again")
-        found = whole or _intact(folder, _read_json(folder / "journal.json") or {})
-        (folder / "manifest.json").unlink(missing_ok=True)
-        for upstream in recipe.upstream.values():
-            self.make(upstream)  # now, so that its seconds are not counted here
-        started, parts = time.time(), find(recipe.step).parts(self, recipe)
-        files = {name: found[name] for name in parts if name in found}
-        with progress.track(recipe.step, len(parts), start=len(files), quiet=len(parts) == 1) as bar:
-            for name in [name for name in parts if name not in files]:
-                files[name] = _write(folder / name, parts[name])
-                write_json(folder / "journal.json", files)
+        order = Order(self, recipe)
+        total = len(order.files) + len(order.missing)
+        with progress.track(recipe.step, total, start=len(order.files), quiet=total == 1) as bar:
+            for name in order.missing:
+                order.took(name, part(self.folder(recipe) / name, order.parts[name]))
                 bar.add(1)
-        made = _circumstances(started) | {"remade": lost, "resumed_from": len(found)}
+        return order.close()
+
+
+class Order:
+    """One artefact on its way, under the lock of its folder: which files are there, which are missing."""
+
+    def __init__(self, store: Store, recipe: Recipe):
+        self.folder, self.recipe, self.started = store.folder(recipe), recipe, time.time()
+        manifest = _manifest(self.folder, recipe)
+        whole = _intact(self.folder, manifest["files"]) if manifest else {}
+        self.lost = sorted(set(manifest["files"]) - set(whole)) if manifest else []
+        for name in self.lost:
+            progress.say(f"{self.folder / name} is not the file that was made; making it again")
+        found = whole or _intact(self.folder, _read_json(self.folder / "journal.json") or {})
+        if found:
+            write_json(self.folder / "journal.json", found)  # before the manifest goes: should mending fail, these stay known
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        self.parts = find(recipe.step).parts(store, recipe)
+        self.files = {name: found[name] for name in self.parts if name in found}
+        self.missing = [name for name in self.parts if name not in self.files]
+        self.resumed, self.costs, self.retried = len(found), [], 0
+
+    def took(self, name: str, made: dict[str, Any]) -> None:
+        """One file is there."""
+        self.files[name] = made.pop("file")
+        self.costs.append(made)
+        write_json(self.folder / "journal.json", self.files)
+
+    def close(self) -> Artefact:
+        """All files are there: the manifest, last."""
+        recipe = self.recipe
         manifest = recipe.to_json() | {"key": recipe.key, "version": find(recipe.step).version,
                                        "upstream_keys": {n: r.key for n, r in recipe.upstream.items()},
-                                       "files": dict(sorted(files.items())), "made": made}
+                                       "files": dict(sorted(self.files.items())), "made": self._circumstances()}
         manifest["seal"] = _seal(manifest)
-        write_json(folder / "manifest.json", manifest)
-        (folder / "journal.json").unlink(missing_ok=True)
-        return Artefact(folder, manifest)
+        write_json(self.folder / "manifest.json", manifest)
+        (self.folder / "journal.json").unlink(missing_ok=True)
+        return Artefact(self.folder, manifest)
+
+    def _circumstances(self) -> dict[str, Any]:
+        """When, how long (seconds of work, whoever did it), on what and with what; `resumed_from` files made before."""
+        return {"started": datetime.datetime.fromtimestamp(self.started, datetime.UTC).isoformat(timespec="seconds"),
+                "seconds": round(sum(cost["seconds"] for cost in self.costs), 2),
+                "peak_memory_mb": max((cost["peak_memory_mb"] for cost in self.costs), default=0),
+                "device": next((cost["device"] for cost in self.costs), "none"), "remade": self.lost,
+                "resumed_from": self.resumed, "retried": self.retried, "python": platform.python_version(),
+                "versions": {name: _version(name) for name in VERSIONS}, **git()}
+
+
+def part(path: Path, writer: Callable[[Path], None]) -> dict[str, Any]:
+    """Write one file of an artefact: its hash, and what it cost. One thread, so that the cores there are change nothing."""
+    from lib import compute  # torch is slow to import and not needed for reading
+
+    began = time.monotonic()
+    with compute.one_thread():
+        file, device = _write(path, writer), compute.describe()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
+    return {"file": file, "seconds": time.monotonic() - began, "peak_memory_mb": round(peak), "device": device}
 
 
 def canonical(tree: Any) -> str:
@@ -190,6 +260,7 @@ def _write(path: Path, writer: Callable[[Path], Any]) -> dict[str, Any]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         writer(temporary)
+        temporary.chmod(0o644)  # safetensors lets only the owner read, and a store may be shared
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         found = digest(temporary)
@@ -226,25 +297,19 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path):
-    """One process a folder; the kernel frees the lock of a process that died."""
+def locked(folder: Path, wait: bool = True):
+    """One process a folder; yields whether it is this one. The kernel frees the lock of a process that died."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                yield False
+                return
             progress.say(f"waiting for another run that is making {folder.name}")
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _circumstances(started: float) -> dict[str, Any]:
-    """When, how long, on what and with what an artefact was made."""
-    from lib import compute  # torch is slow to import and not needed for reading
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
-    return {"started": datetime.datetime.fromtimestamp(started, datetime.UTC).isoformat(timespec="seconds"),
-            "seconds": round(time.time() - started, 2), "peak_memory_mb": round(peak), "device": compute.describe(),
-            "python": platform.python_version(), "versions": {name: _version(name) for name in VERSIONS}, **git()}
+        yield True
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""Worker processes for work that is plain numpy: they import no more than they are given to do."""
+"""Worker processes: each computes with one thread, imports no more than it is given to do, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -19,8 +19,19 @@ def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     return pool
 
 
+def here() -> bool:
+    """Whether this is a worker, which starts none of its own."""
+    return multiprocessing.parent_process() is not None
+
+
+def cores() -> int:
+    """Processes that plain work may take here: one a core, in a worker one."""
+    return 1 if here() else os.cpu_count() or 1
+
+
 def _serve() -> None:
     """A worker leaves Ctrl-C to its parent and ends with it, however that ends."""
+    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # before numpy comes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
 

@@ -1,5 +1,6 @@
 """Small real steps for the store's tests."""
 
+import os
 import time
 from pathlib import Path
 
@@ -38,3 +39,25 @@ def broken(store, recipe):
         path.write_text("half")
         path.write_text(str(1 / 0))
     return {"good.txt": lambda path: path.write_text("good"), "zz.txt": bad}
+
+
+@step(version=1)
+def together(store, recipe):
+    """Files that are done only when all of them are begun; each says which process made it."""
+    def write(i, path):
+        folder = Path(recipe.settings["folder"])
+        (folder / f"begun-{i}").touch()
+        deadline = time.monotonic() + 60
+        while len(list(folder.glob("begun-*"))) < recipe.settings["others"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        path.write_text(str(os.getpid()))
+    return {f"{i}.txt": lambda path, i=i: write(i, path) for i in range(recipe.settings["others"])}
+
+
+@step(version=1)
+def early(store, recipe):
+    """Every file fails, and says first that it was begun."""
+    def write(i, path):
+        _note(recipe, i)
+        raise ArithmeticError(f"file {i} fails")
+    return {f"{i}.txt": lambda path, i=i: write(i, path) for i in range(recipe.settings["count"])}

@@ -74,8 +74,14 @@ def test_what_a_program_imports_is_found_through_others():
     assert not any(path.startswith("lib/report") for path in found)
 
 
+def test_data_that_a_module_reads_is_watched_with_it():
+    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.report import published")}
+    assert {"lib/report/published.py", "lib/report/published.yaml"} <= found
+    assert not any(path.endswith(".yaml") for path in map(str, stamps.imported("from lib.report import figures")))
+
+
 def test_no_room_imports_from_a_floor_above():
-    floors = ["paths workers", "settings stamps", "compute progress", "store", "data", "generator", "classifier", "measure",
+    floors = ["paths workers", "settings stamps", "compute progress", "store", "schedule", "data", "generator", "classifier", "measure",
               "repair", "run", "report", "notebook fetch"]
     height = {room: i for i, rooms in enumerate(floors) for room in rooms.split()}
     for path in (ROOT / "lib").rglob("*.py"):

@@ -131,6 +131,17 @@ def test_a_failing_step_leaves_no_half_file(root):
     assert root.state(steps.broken({})) == "unfinished: 1 files made"
 
 
+def test_a_mending_that_fails_forgets_nothing_that_was_whole(root, tmp_path):
+    recipe = steps.numbers({"count": 3, "log": str(tmp_path / "log")})
+    root.make(recipe)
+    (root.folder(recipe) / "1.txt").write_text("9")
+    (tmp_path / "log").unlink()
+    (tmp_path / "log").mkdir()  # now every file that is made again fails
+    with pytest.raises(IsADirectoryError):
+        root.make(recipe)
+    assert root.state(recipe) == "unfinished: 2 files made"
+
+
 def test_two_processes_on_one_artefact_make_it_once(root, tmp_path):
     log = tmp_path / "log"
     recipe = steps.numbers({"count": 4, "log": str(log), "pause": 0.1})
@@ -144,6 +155,15 @@ def test_two_processes_on_one_artefact_make_it_once(root, tmp_path):
 def test_only_steps_can_be_named(name):
     with pytest.raises(StoreError):
         Recipe(name).key  # noqa: B018
+
+
+def test_a_key_needs_no_import_and_is_the_same_with_it():
+    """The generators' modules import for seconds; whoever only names their artefacts must not pay for it."""
+    ask = ("import sys; from lib.store import Recipe; print(Recipe('lib.generator.sets.prompted', {'count': 3}).key, "
+           "'diffusers' in sys.modules)")
+    said = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    from lib.generator import sets
+    assert said == [sets.prompted({"count": 3}).key, "False"]
 
 
 def test_no_pickle_and_no_unsafe_load_anywhere():

@@ -17,14 +17,15 @@ GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of R, G, B
 
 def standard(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
     """One view (n, 3, h, w): moved by up to an eighth of its side, edges repeated, and half of them mirrored."""
-    n, h, w, _ = images.shape
+    n, h, w, channels = images.shape
     reach = h // 8
     down, across = torch.randint(-reach, reach + 1, (2, n, 1), generator=draws)
     mirrored = _happens(n, 0.5 if flip else 0, draws).view(n, 1)
     rows, columns = (down + torch.arange(h)).clamp(0, h - 1), (across + torch.arange(w)).clamp(0, w - 1)
     columns = torch.where(mirrored, columns.flip(1), columns)
-    index = torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None]
-    return [normal(images[tuple(one.to(images.device) for one in index)])]
+    taken = ((torch.arange(n)[:, None] * h + rows)[:, :, None] * w + columns[:, None]).flatten()
+    picked = images.reshape(-1, channels).index_select(0, taken.to(images.device))  # thrice as fast as three indices
+    return [normal(picked.view(images.shape))]
 
 
 def multicrop(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:

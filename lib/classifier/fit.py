@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lib import compute, progress
+from lib import compute, progress, schedule
 from lib.classifier import arms, augment, stream
 from lib.classifier.model import build, load_weights
 from lib.classifier.stream import Shards
@@ -52,41 +53,56 @@ def classifier(store: Store, recipe: Recipe) -> Parts:
         except FitError as error:
             kept = store.folder(recipe) / "last-good.safetensors"
             save(error.state, kept, {"model": model_settings(images, settings), "curve": []})
-            raise FitError(f"{error}; the weights of step {error.step} lie in {kept}", error.step, error.state) from error
+            raise FitError(f"{error}; the weights of step {error.step} lie in {kept}", error.step) from None
         save(model.state_dict(), path, {"model": model_settings(images, settings), "curve": curve})
     return {"weights.safetensors": write}
 
 
 def recipes(training, study, steps: int, flip: bool, sets: Mapping[str, Recipe], sizes: Mapping[str, int] | None = None,
-            budget: str = "steps") -> dict[str, list[Recipe]]:
+            budget: str = "steps", names: Iterable[str] | None = None, **changes) -> dict[str, list[Recipe]]:
     """For each arm its classifiers, one a seed; seed k starts every arm from the same weights and draws.
+
+    Arms are those of the settings, or `names`; `changes` of a setting (recipe="multicrop") hold for all of them.
 
     `sizes` are those of the sets: with them an arm takes as many images of a set as `real` has, or `@4x` as many. Budget
     `steps` gives every arm the same `steps`, `epochs` as many passes over its images as `steps` are over `real`.
     """
     shared = {name: getattr(training, name, DEFAULTS.get(name)) for name in FACTS} | {"flip": flip, "device": study.device}
     base, found = (sizes or {}).get("real"), {}
-    for arm in training.arms:
+    for arm in training.arms if names is None else names:
         upstream = {name: sets[name] for name in arms.names(arm, sets)}
         passes = arms.size(arm, sizes) / base if sizes else 1
         own = {"arm": arm, "base": base, "steps": steps if budget == "steps" else math.ceil(steps * passes)}
-        found[arm] = [classifier(shared | own, compute.seed_of(study.seed, "classifier", k), **upstream)
+        found[arm] = [classifier(shared | changes | own, compute.seed_of(study.seed, "classifier", k), **upstream)
                       for k in range(study.seeds)]
     return found
 
 
+def planned(training, study, steps: int, flip: bool, sets: Mapping[str, Recipe], sizes: Mapping[str, int],
+            points: Iterable[str] = ()) -> dict[str, list[Recipe]]:
+    """All classifiers of the settings: arms and points of curves by name, then `sd, equal epochs` and `sd, multicrop`."""
+    every = functools.partial(recipes, training, study, steps, flip, sets, sizes)
+    longer = every("epochs", training.by_epochs)
+    others = {name: every(recipe=name) for name in training.compare_recipes}
+    return (every(names=dict.fromkeys([*training.arms, *points])) | {variant(arm): seeds for arm, seeds in longer.items()}
+            | {variant(arm, name): seeds for name, found in others.items() for arm, seeds in found.items()})
+
+
+def variant(arm: str, what: str = "equal epochs") -> str:
+    """The name of those of an arm's classifiers that were trained otherwise."""
+    return f"{arm}, {what}"
+
+
 def made(store: Store, classifiers: Mapping[str, list[Recipe]]) -> tuple[dict[str, list[Recipe]], dict[str, str]]:
     """The arms whose classifiers are all trained, and why the others are not: one arm that fails does not stop the rest."""
-    whole, failed = {}, {}
-    for arm, seeds in classifiers.items():
-        try:
-            for recipe in seeds:
-                store.make(recipe)
-            whole[arm] = seeds
-        except FitError as error:
-            failed[arm] = str(error)
-            progress.say(f"not run: {error}")
-    return whole, failed
+    errors = schedule.attempt(store, [recipe for seeds in classifiers.values() for recipe in seeds])
+    for error in errors.values():
+        if not isinstance(error, FitError):
+            raise error
+    failed = {arm: str(errors[recipe.key]) for arm, seeds in classifiers.items() for recipe in seeds if recipe.key in errors}
+    for why in failed.values():
+        progress.say(f"not run: {why}")
+    return {arm: seeds for arm, seeds in classifiers.items() if arm not in failed}, failed
 
 
 def fit(images: ImageSet | Shards, settings: dict, seed: int) -> tuple[torch.nn.Module, list[list[float]]]:

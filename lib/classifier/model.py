@@ -75,5 +75,5 @@ def predict(model: nn.Module, images: torch.Tensor, batch: int = 500) -> torch.T
 
 def normal(images: torch.Tensor) -> torch.Tensor:
     """uint8 (n, h, w, 3) to float (n, 3, h, w) in about -2..2; channels stay last in memory."""
-    return images.permute(0, 3, 1, 2).float().sub_(127.5).div_(63.75)
+    return images.permute(0, 3, 1, 2).to(torch.float32, copy=True).sub_(127.5).div_(63.75)
 

@@ -70,6 +70,12 @@ class ImageSet:
         """The objects' masks (n, h, w) bool, where the source knows them."""
         return np.stack([_decode(mask["bytes"], cv2.IMREAD_GRAYSCALE) > 0 for mask in self.columns["mask"]])
 
+    def native(self) -> list[np.ndarray]:
+        """The images (h, w, 3) as they were drawn, before they were resized for the classifiers; else as they are."""
+        if "native" not in self.columns:
+            return list(self.images)
+        return [_decode(cell["bytes"], cv2.IMREAD_COLOR_RGB) for cell in self.columns["native"]]
+
 
 def load(artefact: Artefact) -> ImageSet:
     """All shards of an artefact as one set."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from lib import workers
 from lib.compute import seed_of
 from lib.data import images, world
 from lib.data.images import ImageSet
@@ -38,7 +38,7 @@ class Source:
 def real(store: Store, recipe: Recipe) -> dict[str, Callable]:
     """The first `count` images of one split, as shards."""
     wanted = recipe.settings
-    source = open_source(wanted["source"], wanted["path"], wanted["resolution"], recipe.seed)
+    source = open_source(wanted["source"], wanted["path"], wanted["resolution"], recipe.seed, wanted.get("bad_files", 0))
 
     def write(positions: range, path: Path) -> None:
         images.write(path, source.read(wanted["split"], positions))
@@ -49,7 +49,7 @@ def real(store: Store, recipe: Recipe) -> dict[str, Callable]:
 
 def recipes(data: Any, seed: int) -> dict[str, Recipe]:
     """`train`, `test` and the shift sets of a source, as section `data` of the settings wants them."""
-    source = open_source(data.source, data.path, data.resolution, seed)
+    source = open_source(data.source, data.path, data.resolution, seed, data.bad_files)
     shifts = [split for split in source.splits if split.startswith("shift-")]
     counts = {"train": data.train, "test": data.test} | dict.fromkeys(shifts, data.shift)
     for split, count in counts.items():
@@ -57,15 +57,20 @@ def recipes(data: Any, seed: int) -> dict[str, Recipe]:
             have = source.splits[split]
             raise SourceError(f"data.{split} = {count}: source {data.source!r} has {have} {split} images")
     shared = {"source": data.source, "path": data.path, "resolution": data.resolution, "shard": data.shard,
-              "print": source.print}
+              "print": source.print} | ({"bad_files": data.bad_files} if data.bad_files else {})
     return {split: real(shared | {"split": split, "count": count}, seed) for split, count in counts.items() if count}
 
 
-def open_source(name: str, path: str, size: int, seed: int) -> Source:
+def open_source(name: str, path: str, size: int, seed: int, bad_files: int = 0) -> Source:
     """The source of that name, delivering images of size x size."""
+    from lib.data import downloads, given  # which need this module
+
+    where = ROOT / path
     openers = {"world": lambda: _world(size, seed), "digits": lambda: _digits(size, seed),
-               "cifar10": lambda: _cifar10(ROOT / path, size), "folder": lambda: _folder(ROOT / path, size, seed),
-               "cifake": lambda: _cifake(ROOT / path, size, seed)}
+               "cifar10": lambda: _cifar10(where, size), "folder": lambda: _folder(where, size, seed),
+               "cifake": lambda: given.open_cifake(where, "REAL", size, seed, bad_files),
+               "imagenette": lambda: downloads.open_imagenette(where, size, seed, bad_files),
+               "ham10000": lambda: downloads.open_ham10000(where, size, seed, bad_files)}
     return openers[name]()
 
 
@@ -76,8 +81,8 @@ def _world(size: int, seed: int) -> Source:
     def read(split: str, positions: Sequence[int]) -> ImageSet:
         seeds = [seed_of(seed, "world", split, i) // 10 * 10 + i % 10 for i in positions]
         scenes = [world.scene(s, styles[split]) for s in seeds]
-        workers = os.cpu_count() or 1 if len(seeds) >= 200 else 1  # a pool is not worth its start for a few
-        pictures, masks = world.render_many(seeds, styles[split], size, workers=workers)
+        many = workers.cores() if len(seeds) >= 200 else 1  # a pool is not worth its start for a few
+        pictures, masks = world.render_many(seeds, styles[split], size, workers=many)
         truth = {"mask": [images.picture(m, f"{s}-mask.png") for m, s in zip(masks, seeds, strict=True)],
                  "K": [s.K(size).ravel().tolist() for s in scenes], "R": [s.R.ravel().tolist() for s in scenes],
                  "vanishing_points": [np.ravel(s.vanishing_points(size)).tolist() for s in scenes],
@@ -119,13 +124,6 @@ def _cifar10(path: Path, size: int) -> Source:
     ids = [f"cifar10/{split}/{i}" for split, s in zip(("train", "test"), sets, strict=True) for i in range(len(s))]
     return _listed(pictures, labels, tuple(sets[0].classes), ids,
                    {"train": np.arange(50000), "test": np.arange(50000, 60000)})
-
-
-def _cifake(path: Path, size: int, seed: int) -> Source:
-    """CIFAKE's real half: CIFAR-10 as JPEG."""
-    from lib.data.given import open_cifake  # which needs this module
-
-    return open_cifake(path, "REAL", size, seed)
 
 
 def _listed(pictures: Sequence[np.ndarray], labels: np.ndarray, classes: tuple[str, ...], ids: list[str],

@@ -15,6 +15,8 @@ from torch import nn
 from lib import compute, progress
 from lib.generator.model import pixels
 
+SHAKE = 0.3  # standard deviations of a latent
+
 
 class PatchAutoencoder(ModelMixin, ConfigMixin):
     """8x8 patches <-> `latent_channels` whitened components; images (n, 3, h, w) in [-1, 1]."""
@@ -110,7 +112,11 @@ def edge_ratio(images: torch.Tensor, patch: int = 8) -> float:
 
 
 def refine(vae: PatchAutoencoder, images: torch.Tensor, steps: int, batch: int, rate: float, seed: int) -> None:
-    """Train the decoder's refinement on squared error; latents stay as they are, so the diffusion never notices."""
+    """Train the decoder's refinement on squared error, and once more on that of the steps across block borders.
+
+    Latents stay as they are, so the diffusion never notices. They are shaken by up to SHAKE: sampled latents are never quite
+    those of an image, and a decoder that has not seen that leaves their blocks standing.
+    """
     vae.refinement.requires_grad_(True)
     optimiser = torch.optim.AdamW(vae.refinement.parameters(), rate, weight_decay=0.0)
     falling = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps)
@@ -119,10 +125,18 @@ def refine(vae: PatchAutoencoder, images: torch.Tensor, steps: int, batch: int, 
         x = pixels(images[torch.randint(len(images), (batch,), generator=rng)]).to(vae.device)
         with torch.no_grad():
             z = vae.encode(x).latent_dist.mode()
-        z = z + 0.05 * torch.randn(z.shape, generator=rng).to(z)  # sampled latents are never quite those of an image
-        loss = (vae.decode(z).sample - x).square().mean()
+        shake = SHAKE * torch.rand(batch, 1, 1, 1, generator=rng) * torch.randn(z.shape, generator=rng)
+        again = vae.decode(z + shake.to(z)).sample
+        patch = vae.analysis.kernel_size[0]
+        loss = (again - x).square().mean() + (borders(again, patch) - borders(x, patch)).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         falling.step()
     vae.requires_grad_(False)
+
+
+def borders(x: torch.Tensor, patch: int) -> torch.Tensor:
+    """The steps (n, ...) across the borders of blocks, in both directions."""
+    across = [x[..., patch::patch] - x[..., patch - 1:-1:patch], x[..., patch::patch, :] - x[..., patch - 1:-1:patch, :]]
+    return torch.cat([one.flatten(1) for one in across], 1)

@@ -22,7 +22,7 @@ data: it knows the classes, in somewhat the wrong domain.
     import lib.generator.autoencoder                      # diffusers imports no class of ours by itself
     from diffusers import StableDiffusionPipeline
     pipeline = StableDiffusionPipeline.from_pretrained("lib/generator/pretrained/world")
-    pipeline("a photo of a red cube on a tiled floor", guidance_scale=3.0, num_inference_steps=16).images[0]
+    pipeline("a photo of a red cube on a tiled floor", guidance_scale=4.0, num_inference_steps=16).images[0]
 
 ## Data
 
@@ -32,7 +32,8 @@ No `photo` scene, the study's real domain, was seen.
 
 ## Recipe and cost
 
-{steps:,} steps of {batch} images ({images:,} images), rate {rate:g} falling to zero over the last {decay:.0%}, AdamW,
+{steps:,} steps of {batch} images ({images:,} images), rate {rate:g} falling to zero at step {legs}, over the last {decay:.0%}
+of the way, AdamW,
 average of the weights {ema:g}, v-prediction, cosine schedule, {drop:.0%} of captions hidden; U-Net and text encoder
 together, {minutes:.0f} minutes on {on}. The decoder's refinement: {refine_steps:,} steps of {refine_batch}.
 `make pretrained` does all of it again.
@@ -57,7 +58,8 @@ def card(folder: Path, figures: dict) -> str:
     return CARD.format(
         **{name: facts[name] for name in ("scenes", "first_seed", "steps", "on")},
         **{name: recipe[name] for name in ("batch", "rate", "decay", "ema", "drop")},
-        components=components, tokens=tokens, images=facts["steps"] * recipe["batch"], minutes=facts["seconds"] / 60,
+        legs=" and at step ".join(f"{leg:,}" for leg in facts["legs"]), components=components, tokens=tokens,
+        images=facts["steps"] * recipe["batch"], minutes=facts["seconds"] / 60,
         size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6,
         refine_steps=refine["steps"], refine_batch=refine["batch"], measured=measured(figures))
 

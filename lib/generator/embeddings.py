@@ -1,6 +1,7 @@
 """Inversion as steps of the store: embeddings of the real training images, and the image sets drawn between and around them.
 
 Below them, how good an inversion is before any classifier sees it: values of each image (n,), for `accuracy.interval`.
+Which of these a study makes stands in `inversions.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from lib import compute, progress
@@ -84,7 +86,11 @@ def keep(path: Path, learned: Learned) -> None:
     """One shard."""
     tensors = {name: value.contiguous() for name, value in vars(learned.inverted).items()}
     facts = {"ids": learned.ids, "classes": learned.classes}  # one key: the order of several is not the same every time
-    save_file(tensors | {"labels": torch.as_tensor(learned.labels)}, path, {"facts": json.dumps(facts)})
+    try:
+        save_file(tensors | {"labels": torch.as_tensor(learned.labels)}, path, {"facts": json.dumps(facts)})
+    except (OSError, SafetensorError) as error:
+        raise InversionError(f"embeddings cannot be written: {error}. Make room and give the same command again: every file that "
+                             f"is done stays and is not made again.\n{path}") from error
 
 
 def opened(artefact: Artefact) -> Learned:
@@ -119,17 +125,49 @@ def generator_of(store: Store, wanted: dict) -> Generator:
     return probe.tuned(store, loaded(wanted["model"], wanted["revision"], wanted["device"]))
 
 
+class Place(NamedTuple):
+    """Where one image is drawn: on the way from one embedding to another, a step aside, from the noise of its seed."""
+
+    first: int
+    second: int
+    alpha: float  # share of the way
+    noise: float  # size of the step
+    seed: int
+
+
+@step(version=1)
+def planned(store: Store, recipe: Recipe) -> Parts:
+    """Images at the places of a plan: the same source along several ways, or again from other noise."""
+    wanted = recipe.settings
+
+    def write(positions: range, path: Path) -> None:
+        learned = opened(store.make(recipe.upstream["embeddings"]))
+        places = [Place(*wanted["plan"][i]) for i in positions]
+        images.write(path, follow(generator_of(store, wanted), learned, places, wanted))
+
+    parts = images.shards(len(wanted["plan"]), wanted["shard"])
+    return {name: functools.partial(write, positions) for name, positions in parts.items()}
+
+
 def draw(generator: Generator, learned: Learned, wanted: dict, seed: int, positions: Sequence[int]) -> ImageSet:
-    """The images at these positions of an inversion set, with the two sources of each."""
-    first = order(learned.labels, positions)
-    seeds = [seed_of(seed, "inversion", i) for i in positions]
-    mixed = [between(learned, i, s, wanted["alpha"], wanted["noise"]) for i, s in zip(first, seeds, strict=True)]
+    """The images at these positions of an inversion set: classes and in each its sources in turn, partners by seed."""
+    places = []
+    for position, i in zip(positions, order(learned.labels, positions), strict=True):
+        own = seed_of(seed, "inversion", position)
+        places.append(Place(i, partner(learned.labels, i, own), wanted["alpha"], wanted["noise"], own))
+    return follow(generator, learned, places, wanted)
+
+
+def follow(generator: Generator, learned: Learned, places: Sequence[Place], wanted: dict) -> ImageSet:
+    """The images at these places, with the two sources of each."""
     sampler = Sampler(**{**wanted["sampler"], "guided": tuple(wanted["sampler"].get("guided", (0.0, 1.0)))})
-    drawn = list(sample(generator, torch.stack([c for c, _ in mixed]), seeds, sampler, learned.mean()))
-    made = collected(drawn, learned.labels[first], learned.classes, [""] * len(drawn), wanted["resolution"])
-    names, partners = (tuple(learned.ids[i] for i in index) for index in (first, [j for _, j in mixed]))
+    conditioning = torch.stack([between(learned, place) for place in places])
+    drawn = list(sample(generator, conditioning, [place.seed for place in places], sampler, learned.mean()))
+    labels = learned.labels[[place.first for place in places]]
+    made = collected(drawn, labels, learned.classes, [""] * len(drawn), wanted["resolution"])
+    names, partners = (tuple(learned.ids[place[k]] for place in places) for k in (0, 1))
     columns = {"first": list(names), "second": list(partners), "alone": [a == b for a, b in zip(names, partners, strict=True)],
-               "alpha": [float(wanted["alpha"])] * len(drawn), "noise": [float(wanted["noise"])] * len(drawn)}
+               "alpha": [float(place.alpha) for place in places], "noise": [float(place.noise) for place in places]}
     return replace(made, sources=names, columns=made.columns | columns)
 
 
@@ -140,22 +178,22 @@ def order(labels: np.ndarray, positions: Sequence[int]) -> list[int]:
     return [int(sources[turn % len(sources)]) for sources, turn in turns]
 
 
-def between(learned: Learned, i: int, seed: int, alpha: float, noise: float) -> tuple[torch.Tensor, int]:
-    """c_i + alpha (c_j - c_i) + noise N(0, 1) (tokens, width) and j, another image of the class, or i where it is alone."""
-    own, known = compute.generator(seed, "between"), learned.inverted.embeddings
-    others = np.flatnonzero(learned.labels == learned.labels[i])
+def partner(labels: np.ndarray, i: int, seed: int) -> int:
+    """Another image of the class of i, chosen by the seed; i itself where it is alone."""
+    others = np.flatnonzero(labels == labels[i])
     others = others[others != i]
-    j = int(others[int(torch.randint(len(others), (), generator=own))]) if len(others) else i
-    return known[i] + alpha * (known[j] - known[i]) + noise * torch.randn(known[i].shape, generator=own), j
+    return int(others[int(torch.randint(len(others), (), generator=compute.generator(seed, "partner")))]) if len(others) else i
+
+
+def between(learned: Learned, place: Place) -> torch.Tensor:
+    """c_i + alpha (c_j - c_i) + noise N(0, 1) (tokens, width); the same seed steps aside the same way, by any noise."""
+    known = learned.inverted.embeddings
+    first, second = known[place.first], known[place.second]
+    aside = torch.randn(first.shape, generator=compute.generator(place.seed, "around"))
+    return first + place.alpha * (second - first) + place.noise * aside
 
 
 # -- how good an inversion is ----------------------------------------------------------------------------------------------
-
-
-def reconstructions(generator: Generator, learned: Learned, sampler: Sampler, seed: int) -> np.ndarray:
-    """One image (n, h, w, 3) uint8 of each embedding as it is."""
-    seeds = [seed_of(seed, "reconstruction", name) for name in learned.ids]
-    return np.stack([one.image for one in sample(generator, learned.inverted.embeddings, seeds, sampler, learned.mean())])
 
 
 def ranks(drawn: np.ndarray, real: np.ndarray, own: Sequence[int]) -> np.ndarray:
@@ -171,17 +209,40 @@ def psnr(drawn: np.ndarray, source: np.ndarray) -> np.ndarray:
     return 10 * np.log10(255**2 / np.maximum(np.square(error).mean(1), 1 / 12))
 
 
-def identification(generator: Generator, pictures: Pictures, learned: Learned, batch: int = 64) -> np.ndarray:
-    """Whether (n,) each image's loss is lowest under its own embedding among ten, half of the others of its class."""
-    own = [compute.generator(pictures.seed, "rivals", name) for name in learned.ids]
-    pairs = [(i, j) for i in range(len(own)) for j in (i, *rivals(learned.labels, i, own[i]))]
+@step(version=1)
+def identified(store: Store, recipe: Recipe) -> Parts:
+    """Whether each of the first `count` images is identified, in shards by position."""
+    wanted = recipe.settings
+
+    def write(positions: range, path: Path) -> None:
+        learned = opened(store.make(recipe.upstream["embeddings"]))
+        generator = generator_of(store, wanted)
+        latents, spread = encoded(generator, images.load(store.make(recipe.upstream["real"])).images[:positions.stop])
+        hits = identification(generator, Pictures(latents, learned.ids, recipe.seed, spread), learned, positions)
+        save_file({"identified": torch.from_numpy(hits)}, path)
+
+    starts = range(0, wanted["count"], wanted["shard"])
+    return {f"identified-{i:05}-of-{len(starts):05}.safetensors":
+            functools.partial(write, range(s, min(s + wanted["shard"], wanted["count"]))) for i, s in enumerate(starts)}
+
+
+def hits(artefact: Artefact) -> np.ndarray:
+    """Whether each image (n,) was identified."""
+    return np.concatenate([load_file(path)["identified"].numpy() for path in artefact.files])
+
+
+def identification(generator: Generator, pictures: Pictures, learned: Learned, index: Sequence[int],
+                   batch: int = 64) -> np.ndarray:
+    """Whether (k,) the loss of each image i of `index` is lowest under its own embedding among ten, half of its class."""
+    pairs = [(i, j) for i in index
+             for j in (i, *rivals(learned.labels, i, compute.generator(pictures.seed, "rivals", learned.ids[i])))]
     parts = [pairs[start:start + 80] for start in range(0, len(pairs), 80)]
     found = []
     for part in progress.each("identify", parts):
         image, embedding = ([pair[k] for pair in part] for k in (0, 1))
         under = learned.inverted.embeddings[embedding].to(generator.device)
         found.append(validation(generator, pictures, image, under, batch).cpu())
-    return (torch.cat(found).view(len(own), -1).argmin(1) == 0).numpy()
+    return (torch.cat(found).view(len(index), -1).argmin(1) == 0).numpy()
 
 
 def rivals(labels: np.ndarray, i: int, own: torch.Generator) -> list[int]:

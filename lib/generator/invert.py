@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -159,7 +160,8 @@ def invert(generator: Generator, latents: torch.Tensor, labels: Sequence[int], i
                 if not table.again(i, known[labels[i]]):
                     bar.total -= settings.steps
                     active.remove(i)
-            bar.add(sum(sound), f"{len(ids) - len(waiting) - len(active)} of {len(ids)} images done")
+            rate = (bar.done + sum(sound)) / max(time.monotonic() - bar.began, 1e-9)
+            bar.add(sum(sound), f"{len(ids) - len(waiting) - len(active)} of {len(ids)} images done, {rate:.0f} updates/s")
     if table.given_up.any():
         lost = [ids[i] for i in table.given_up.nonzero()[:, 0].tolist()]
         progress.say(f"given up, the loss is not a number: {len(lost)} of {len(ids)} images, the first {', '.join(lost[:5])}")

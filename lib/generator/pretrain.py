@@ -37,9 +37,10 @@ VOCABULARY, TOKENS = 900, 24
 SHORT = ("{class}", "{class}, {hypernym}", "{class}, {definition}")  # what the study's recipes look like
 
 
-def pretrain(folder: Path, scenes: int, recipe: Recipe, refining: Recipe, device: torch.device,
+def pretrain(folder: Path, scenes: int, legs: Sequence[Recipe], refining: Recipe, device: torch.device,
              workers: int) -> Generator:
     """All steps in order; each leaves what it made in the folder, and of several processes one makes it."""
+    recipe = legs[-1]
     first = not dist.is_initialized() or dist.get_rank() == 0
     if first:
         pool.render(folder / "pool", scenes, Design.resolution, workers)
@@ -52,9 +53,11 @@ def pretrain(folder: Path, scenes: int, recipe: Recipe, refining: Recipe, device
     generator = Generator.build(Design(), vae, tokenizer, seed=recipe.seed).to(device)
     raw = tokenize(tokenizer, [text for texts in sayings(web) for text in texts])[0].to(torch.int16)
     examples = Examples(latents(generator, web.images), raw.view(scenes, -1, TOKENS), vae.importance().to(device))
-    losses = fit(generator, examples, recipe, folder / "unet", Log(folder))
+    for leg in legs:  # what is behind is seen from the state and costs nothing
+        losses = fit(generator, examples, leg, folder / "unet", Log(folder))
     if first:
-        facts = {"scenes": scenes, "first_seed": pool.FIRST, "recipe": asdict(recipe), "refine": asdict(refining)}
+        facts = {"scenes": scenes, "first_seed": pool.FIRST, "recipe": asdict(recipe), "refine": asdict(refining),
+                 "legs": [leg.steps for leg in legs]}
         facts |= Log(folder).read() | {"losses": losses}
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return generator
@@ -136,17 +139,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     ask.add_argument("--folder", type=Path, default=ROOT / ".store" / "pretrain", help="state, scenes and samples")
     ask.add_argument("--out", type=Path, default=SHIPPED, help="where the frozen model goes")
     ask.add_argument("--scenes", type=int, default=20000)
-    ask.add_argument("--steps", type=int, default=7200, help="of the U-Net, 64 pictures each")
-    ask.add_argument("--refine", type=int, default=1500, help="steps of the decoder's refinement, 64 pictures each")
+    ask.add_argument("--steps", type=int, nargs="+", default=[7200, 11400],
+                     help="at which the rate has fallen to zero (and rises again), 64 pictures each")
+    ask.add_argument("--refine", type=int, default=2000, help="steps of the decoder's refinement, 64 pictures each")
     ask.add_argument("--device", default="auto")
     ask.add_argument("--workers", type=int, default=2, help="processes that render")
     given = ask.parse_args(argv)
-    recipe = Recipe(given.steps, batch=64, rate=1e-3, decay=0.5, ema=0.998, late=1.5, keep=200, meet=8)
+    legs = [Recipe(steps, batch=64, rate=1e-3, decay=0.5, ema=0.998, late=1.5, keep=200, meet=8) for steps in given.steps]
     refining = Recipe(given.refine, batch=64, rate=2e-3)
     device = compute.device(given.device)
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    generator = pretrain(given.folder, given.scenes, recipe, refining, device, given.workers)
+    generator = pretrain(given.folder, given.scenes, legs, refining, device, given.workers)
     if not dist.is_initialized() or dist.get_rank() == 0:
         generator.to("cpu").save(given.out, half=True)
         shutil.copy(given.folder / "training.json", given.out)

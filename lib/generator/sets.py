@@ -73,11 +73,13 @@ def draw(recipe: Recipe, generator: Generator, say: Say, positions: range) -> Im
 
 
 def collected(drawn: list[Drawn], labels: np.ndarray, classes: tuple[str, ...], said: list[str], size: int) -> ImageSet:
-    """What was drawn as an image set, with the faults of each image."""
+    """What was drawn as an image set, with the faults of each image, and at its own size too where that is another."""
     pictures = np.stack([images.fit(one.image, size) for one in drawn])
+    columns = {"faults": [json.dumps(one.faults) for one in drawn], "fault": [one.fault for one in drawn]}
+    if drawn[0].image.shape[0] != size:  # lines are worth measuring where they were drawn
+        columns["native"] = [images.picture(one.image, f"{one.seed}-native.png") for one in drawn]
     return ImageSet(pictures, labels, classes, np.array([one.seed for one in drawn], np.int64),
-                    tuple(f"synthetic/{one.asked}" for one in drawn), tuple(said),
-                    {"faults": [json.dumps(one.faults) for one in drawn], "fault": [one.fault for one in drawn]})
+                    tuple(f"synthetic/{one.asked}" for one in drawn), tuple(said), columns)
 
 
 def recipes(generation, study, data: dict, real: Recipe) -> dict[str, Recipe]:
@@ -127,6 +129,10 @@ def described(recipe: Recipe) -> str:
     how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"])
     if "recipe" in wanted:
         return f"Prompt: “{wanted['recipe']}”, model {wanted['model']}, {how}."
+    if "alpha" in wanted:
+        learned = recipe.upstream["embeddings"].settings
+        return (f"Drawn around {learned['count']:,} embeddings of {learned['inversion']['steps']:,} updates each, "
+                f"α = {wanted['alpha']:g}, λ = {wanted['noise']:g}, model {wanted['model']}, {how}.")
     training = recipe.upstream["generator"].settings
     return f"Trained from {training['start']} for {training['fit']['steps']:,} steps of {training['fit']['batch']}; {how}."
 

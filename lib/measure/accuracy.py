@@ -12,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from lib import compute, progress
+from lib import compute, progress, schedule
 from lib.classifier import fit
 from lib.classifier.model import predict
 from lib.data import images
 from lib.store import Parts, Recipe, Store, step
 
+NAMES = ("accuracy", "balanced", "auroc", "top5", "ece")  # what `measures` can find
 TOP5 = 20  # classes from which on the right one among the first five is worth a number
 
 
@@ -45,6 +46,11 @@ def against(found: pd.DataFrame, base: str = "real", name: str = "test", what: s
     return {arm: difference | {"verdict": verdict(difference, base)} for arm, difference in differences.items()}
 
 
+def changes(found: pd.DataFrame, variants: Mapping[str, str]) -> dict[str, dict]:
+    """Of every variant `{name: arm}` its paired difference to the arm itself, with interval, p and verdict."""
+    return {name: against(found[found["arm"].isin([name, arm])], arm)[name] for name, arm in variants.items()}
+
+
 def verdict(difference: Mapping[str, float], base: str = "real") -> str:
     """What a paired difference says in words; nothing is called equal because it was not told apart."""
     low, high = 100 * difference["low"], 100 * difference["high"]
@@ -52,7 +58,8 @@ def verdict(difference: Mapping[str, float], base: str = "real") -> str:
         return f"the same as {base}"
     if low > 0 or high < 0:
         return f"{'better' if low > 0 else 'worse'} than {base}"
-    return f"not told apart from {base}: between {low:+.1f} and {high:+.1f} points"
+    ends = f"between {low:+.1f} and {high:+.1f} points".replace("-", "\N{MINUS SIGN}")
+    return f"not told apart from {base}: {ends}"
 
 
 def per_class(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -115,6 +122,8 @@ def said(store: Store, classifier: Recipe, pictures: Recipe, device: str) -> np.
 
 def scores(store: Store, classifiers: dict[str, list[Recipe]], sets: dict[str, Recipe], device: str) -> pd.DataFrame:
     """One row an arm, seed and set: its `measures`, share right by class, confusion, and reliability bins."""
+    schedule.make(store, [logits({"device": device}, classifier=classifier, images=recipe)
+                          for seeds in classifiers.values() for classifier in seeds for recipe in sets.values()])
     truth = {name: images.load(store.make(recipe)).labels for name, recipe in sets.items()}
     rows = []
     every = [(arm, seed, name) for arm, seeds in classifiers.items() for seed in range(len(seeds)) for name in sets]

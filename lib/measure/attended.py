@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,17 @@ def differences(tables: Mapping[str, pd.DataFrame], base: str, seed: int, pairs:
     return [{"of": name, "measure": measure, "mean": float(table[measure].mean()), "base": float(tables[base][measure].mean()),
              "difference": attention.compare(table[measure], tables[base][measure], seed, pairs)}
             for name, table in tables.items() if name != base for measure in MEASURES]
+
+
+def paired(part: ImageSet, own: Sequence[Mapping], real: ImageSet, sources: Sequence[Mapping], unit: np.ndarray,
+           seed: int) -> list[dict]:
+    """Each inverted image against the real one it came from: differences as above, outlines left out on both sides."""
+    where = {name: i for i, name in enumerate(real.sources)}
+    kept = [k for k, name in enumerate(part.sources) if name in where]
+    tables = {"drawn": measured(own, part, unit), "source": measured(sources, replace(real, columns={}), unit)}
+    tables["drawn"] = tables["drawn"].iloc[kept].reset_index(drop=True)
+    tables["source"] = tables["source"].iloc[[where[part.sources[k]] for k in kept]].reset_index(drop=True)
+    return differences(tables, "source", seed, pairs=True)
 
 
 def disagreements(ours: np.ndarray, base: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

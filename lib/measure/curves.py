@@ -10,19 +10,35 @@ from scipy.optimize import isotonic_regression
 
 from lib.classifier import arms
 
+COLUMNS = ["set", "real", "accuracy", "needed", "above", "rate", "said"]  # of the exchange table
+
 
 class CurveError(ValueError):
     """Scores from which no curve can be drawn."""
 
 
+def drawn(training) -> dict[str, list[str]]:
+    """The curves that the settings ask for, each as its arms in order; arms that stand in several are trained once.
+
+    `real` and `sd` alone, `sd beside real` (few real images and the whole set), `sd for real` (mixtures of one size).
+    """
+    found = {"real": low_real(sorted({*training.shares, 1.0}))} if training.shares else {}
+    for name in training.traded:
+        own = {name: training.counts and scaling(name, sorted({*training.counts, 1.0})),
+               f"{name} beside real": training.helped and low_real(sorted({*training.helped, 1.0}), name),
+               f"{name} for real": training.mixes and mixing(name, sorted({0.0, *training.mixes, 1.0}))}
+        found |= {label: points for label, points in own.items() if points}
+    return found
+
+
 def scaling(name: str, times: Sequence[float]) -> list[str]:
-    """Arms of more and more images of one set: `sd@0.5x, sd@1x, sd@2x`."""
-    return [f"{name}@{k:g}x" for k in times]
+    """Arms of more and more images of one set: `0.5*sd, sd, sd@2x`."""
+    return [name if k == 1 else f"{k:g}*{name}" if k < 1 else f"{name}@{k:g}x" for k in times]
 
 
 def low_real(shares: Sequence[float], name: str = "") -> list[str]:
     """Arms of few real images, alone or with a synthetic set: `0.1*real`, `0.1*real+sd`."""
-    return [f"{'' if share == 1 else f'{share:g}*'}real{f'+{name}' if name else ''}" for share in shares]
+    return [f"{arm}+{name}" if name else arm for arm in scaling("real", shares)]
 
 
 def mixing(name: str, shares: Sequence[float]) -> list[str]:
@@ -61,6 +77,17 @@ def exchange(curves: pd.DataFrame, name: str, rounds: int = 1000, seed: int = 0)
     return [_rate(count, float(levels[0, k]), needed[:, k], sizes, name, len(shared)) for k, count in enumerate(real.index)]
 
 
+def trades(points: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The exchange of each set, one row a size of the real curve; where a curve is missing, why, in column `said`."""
+    rows = []
+    for name in names:
+        try:
+            rows += [{"set": name} | row for row in exchange(points, name)]
+        except CurveError as error:
+            rows.append(dict.fromkeys(COLUMNS) | {"set": name, "said": f"not run: {error}"})
+    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+
+
 def reach(sizes: np.ndarray, curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Sizes at which a rising curve first has these levels: inf above its end, 0 below its start."""
     found = []
@@ -89,9 +116,9 @@ def _grid(curves: pd.DataFrame, sets: str) -> pd.DataFrame:
 def _rate(count: int, level: float, needed: np.ndarray, sizes: np.ndarray, name: str, n: int) -> dict:
     """One row of the exchange table; `needed` (rounds + 1,) begins with what was measured."""
     low, high = np.quantile(needed[1:], [0.025, 0.975], method="nearest") / count
-    row = {"real": int(count), "accuracy": level, "needed": None, "rate": None}
+    row = {"real": int(count), "accuracy": level, "needed": None, "above": None, "rate": None}
     if needed[0] == np.inf:
-        return row | {"said": f"not reached by {sizes[-1]:,.0f} images of {name}"}
+        return row | {"above": int(sizes[-1]), "said": f"not reached by {sizes[-1]:,.0f} images of {name}"}
     if needed[0] == 0:
         return row | {"said": f"reached by fewer than {sizes[0]:,.0f} images of {name}"}
     row["needed"] = round(needed[0])

@@ -20,12 +20,11 @@ from torch.nn import functional as F
 from torchvision.datasets.utils import download_url
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import Normalize
-from transformers import AutoModel
 
 from lib import compute, progress
 from lib.classifier import fit
-from lib.classifier.model import normal
 from lib.data import images
+from lib.measure.representation import penultimate
 from lib.store import Artefact, Parts, Recipe, Store, step
 
 FID = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
@@ -107,13 +106,14 @@ def _own(classifier: Artefact | None) -> Network:
     with safe_open(classifier.path("weights.safetensors"), "pt") as file:
         size = json.loads(file.metadata()["facts"])["model"]["size"]
     body = fit.opened(classifier)[0]
-    body.fc = nn.Identity()
-    return Network(body, size, lambda grey: body(normal(grey.permute(0, 2, 3, 1))))
+    return Network(body, size, lambda grey: torch.from_numpy(penultimate(body, grey.permute(0, 2, 3, 1))))
 
 
 def _load(name: str, here: bool) -> Network:
     """A network trained elsewhere; with `here`, weights that are not on this machine are an OSError."""
     if name in DINO:
+        from transformers import AutoModel  # slow to import, and seldom needed
+
         source, revision = DINO[name]
         body = AutoModel.from_pretrained(source, revision=revision, local_files_only=here, dtype=torch.float32).eval()
         return Network(body, 224, lambda grey: body(IMAGENET(grey / 255)).pooler_output)

@@ -88,7 +88,10 @@ def kid(a: np.ndarray, b: np.ndarray, seed: int, subsets: int = 100, size: int =
 
 
 def inception_score(probabilities: np.ndarray, seed: int = 0, network: str = "unnamed") -> Result:
-    """exp E KL(p(y|x) ‖ p(y)) of class probabilities (n, K), in 1..K: of the whole set, and of ten random parts."""
+    """exp E KL(p(y|x) ‖ p(y)) of class probabilities (n, K), in 1..K: of the whole set, and of ten random parts.
+
+    The interval is as wide as that of the parts' mean; the parts themselves, being smaller, lie lower.
+    """
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 2 or not (p >= 0).all() or not np.allclose(p.sum(1), 1, atol=1e-3):
         raise FidelityError("the inception score needs probabilities (n, classes) whose rows sum to 1; apply softmax to logits")
@@ -96,8 +99,10 @@ def inception_score(probabilities: np.ndarray, seed: int = 0, network: str = "un
     p = p / p.sum(1, keepdims=True)
     parts = np.array_split(np.random.default_rng(seed_of(seed, "parts")).permutation(p), SPLITS)
     score = lambda part: float(np.exp(rel_entr(part, part.mean(0)).sum(1).mean()))  # noqa: E731
-    return {"mean": score(p), "n": len(p), "network": network, "small": len(parts[-1]) < p.shape[1],
-            "splits": interval([score(part) for part in parts])}
+    mean, splits = score(p), interval([score(part) for part in parts])
+    half = splits["high"] - splits["mean"]
+    return {"mean": mean, "low": max(mean - half, 1.0), "high": min(mean + half, float(p.shape[1])), "n": len(p),
+            "network": network, "small": len(parts[-1]) < p.shape[1], "splits": splits}
 
 
 def prdc(a: np.ndarray, b: np.ndarray, k: int = 5, seed: int = 0, network: str = "unnamed") -> dict[str, Result]:
@@ -234,4 +239,5 @@ def _equal(a: np.ndarray, b: np.ndarray, seed: int, most: int = 10**9) -> list[n
 
 def _enough(n: int) -> None:
     if n < FLOOR:
-        raise FidelityError(f"{n} images: below {FLOOR} a distance between sets says more of n than of the images; make more")
+        raise FidelityError(f"{n} images where at least {FLOOR} are needed: below that a distance between sets says more of "
+                            "n than of the images; make more")

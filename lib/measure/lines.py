@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
+from lib import workers
 from lib.data import images
 from lib.measure import geometry
 from lib.store import Parts, Recipe, Store, step
@@ -17,7 +17,8 @@ def lines(store: Store, recipe: Recipe) -> Parts:
     """A row for each of the first `count` images of a set."""
     def write(path: Path) -> None:
         part = images.load(store.make(recipe.upstream["images"])).take(slice(recipe.settings["count"]))
-        geometry.features(part.images, recipe.seed, os.cpu_count() or 1).to_parquet(path)
+        pictures = part.native() if recipe.settings.get("native") else part.images
+        geometry.features(pictures, recipe.seed, workers.cores()).to_parquet(path)
     return {"lines.parquet": write}
 
 
@@ -26,7 +27,7 @@ def calibration(store: Store, recipe: Recipe) -> Parts:
     """A row a size: errors against known cameras."""
     def write(path: Path) -> None:
         geometry.calibrate(recipe.settings["sizes"], recipe.settings["scenes"], recipe.seed,
-                           workers=os.cpu_count() or 1).to_parquet(path)
+                           workers=workers.cores()).to_parquet(path)
     return {"calibration.parquet": write}
 
 

@@ -1,10 +1,12 @@
 """What a classifier's features of real images are like: sparsity, spread, redundancy, coding length, transfer, likeness.
 
-Features are a stage's output after its ReLU, averaged over the map: (n, channels). The last stage's are the penultimate ones.
+Features are a stage's output after its ReLU, averaged over the map: (n, channels). The last stage's are the penultimate ones,
+and the only ones of a network that is no ResNet.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -17,38 +19,48 @@ from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
-from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models import ResNet
 
 from lib.classifier.model import normal
-from lib.data.images import ImageSet
 from lib.measure.accuracy import interval
 
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
-STEM = "maxpool"  # the stem's last node; below 128 px it passes its input on
+HEAD = "head"  # its input
+STEM = "maxpool"  # the stem's last part; below 128 px it passes its input on
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the logistic regression, strongest penalty first: it wins ties
 EPS2 = 0.5  # squared distortion at which features are coded
 # Which way is better for use on other sets, where dense, spread and uncorrelated features do better (Sariyildiz et al. 2023).
 BETTER = {"sparsity": "lower", "intra-class distance": "higher", "redundancy": "lower", "coding length": "higher",
-          "coding length within classes": "higher", "transfer": "higher", "accuracy": "higher", "retained": "higher"}
+          "coding length within classes": "higher", "transfer": "higher", "accuracy": "higher"}
 
 
 class RepresentationError(ValueError):
     """Features that a measure is not defined for."""
 
 
+def layers(model: nn.Module) -> tuple[str, ...]:
+    """The stages of a ResNet that compute something; of any other network what its head sees."""
+    if not isinstance(model, ResNet):
+        return (HEAD,)
+    return tuple(name for name in LAYERS if name == LAYERS[0] or not isinstance(getattr(model, name), nn.Identity))
+
+
 @torch.inference_mode()
-def activations(model: nn.Module, images: np.ndarray, layers: Sequence[str] = LAYERS, batch: int = 500) -> dict[str, np.ndarray]:
+def activations(model: nn.Module, images: np.ndarray, batch: int = 500) -> dict[str, np.ndarray]:
     """Features (n, channels) after each layer, of uint8 images (n, h, w, 3), averaged over the map."""
-    where = next(model.parameters()).device
-    taps = create_feature_extractor(model.eval(), {STEM if name == "stem" else name: name for name in layers})
-    found = [{name: maps.mean((2, 3)).float().cpu() for name, maps in taps(normal(chunk.to(where))).items()}
-             for chunk in torch.as_tensor(images).split(batch)]
-    return {name: torch.cat([part[name] for part in found]).numpy() for name in layers}
+    names, where, seen = layers(model), next(model.parameters()).device, {}
+    with contextlib.ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(_tap(model, name, seen))
+            seen[name] = []
+        for chunk in torch.as_tensor(images).split(batch):
+            model.eval()(normal(chunk.to(where)))
+    return {name: torch.cat(seen[name]).float().cpu().numpy() for name in names}
 
 
 def penultimate(model: nn.Module, images: np.ndarray, batch: int = 500) -> np.ndarray:
     """What the linear head sees (n, d) of uint8 images (n, h, w, 3)."""
-    return activations(model, images, LAYERS[-1:], batch)[LAYERS[-1]]
+    return list(activations(model, images, batch).values())[-1]
 
 
 def measures(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -104,11 +116,10 @@ def transfer(features_train: np.ndarray, labels_train: np.ndarray, features_test
     return {"accuracy": float(search.score(features_test, labels_test)), "C": search.best_params_["logisticregression__C"]}
 
 
-def probes(model: nn.Module, train: ImageSet, test: ImageSet, layers: Sequence[str] = LAYERS, seed: int = 0,
-           batch: int = 500) -> dict[str, float]:
-    """Accuracy of a linear probe after each layer; after the last one it is the transfer to this set."""
-    learn, ask = (activations(model, pictures.images, layers, batch) for pictures in (train, test))
-    return {name: transfer(learn[name], train.labels, ask[name], test.labels, seed)["accuracy"] for name in layers}
+def probes(learn: Mapping[str, np.ndarray], labels: np.ndarray, ask: Mapping[str, np.ndarray], answers: np.ndarray,
+           seed: int = 0) -> dict[str, float]:
+    """Accuracy of a linear probe after each layer, from the activations of training and test images."""
+    return {name: transfer(learn[name], labels, ask[name], answers, seed)["accuracy"] for name in learn}
 
 
 def cka(a: np.ndarray, b: np.ndarray, debiased: bool = False) -> float:
@@ -120,24 +131,6 @@ def cka(a: np.ndarray, b: np.ndarray, debiased: bool = False) -> float:
         raise RepresentationError(f"CKA compares features of the same images, at least 4; got {len(a)} and {len(b)}")
     a, b = (x - x.mean(axis=0) for x in (np.asarray(a, np.float64), np.asarray(b, np.float64)))
     return float(_hsic(a, b, debiased) / np.sqrt(_hsic(a, a, debiased) * _hsic(b, b, debiased)))
-
-
-def measured(models: Iterable[nn.Module], pictures: ImageSet, batch: int = 500) -> dict[str, dict[str, float]]:
-    """The five numbers of an arm, with interval over its seeds: `measured[name]`."""
-    return over(measures(penultimate(model, pictures.images, batch), pictures.labels) for model in models)
-
-
-def probed(models: Iterable[nn.Module], train: ImageSet, test: ImageSet, layers: Sequence[str] = LAYERS, seed: int = 0,
-           batch: int = 500) -> dict[str, dict[str, float]]:
-    """Accuracy of the probes of an arm, with interval over its seeds: `probed[layer]`."""
-    return over(probes(model, train, test, layers, seed, batch) for model in models)
-
-
-def alike(models: Iterable[nn.Module], others: Iterable[nn.Module], images: np.ndarray, layers: Sequence[str] = LAYERS,
-          debiased: bool = True, batch: int = 500) -> dict[str, dict[str, float]]:
-    """CKA of an arm with another, seed by seed: `alike[layer]`; real with real of other seeds is what to expect at best."""
-    pairs = ([activations(model, images, layers, batch) for model in pair] for pair in zip(models, others, strict=True))
-    return over({name: cka(a[name], b[name], debiased) for name in layers} for a, b in pairs)
 
 
 def over(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
@@ -180,6 +173,18 @@ def plane(features: Sequence[np.ndarray], seed: int) -> tuple[list[np.ndarray], 
     """A map of feature sets, each (n, d) to (n, 2), on the two main axes of the first; and the share of it each axis holds."""
     fitted = PCA(2, random_state=seed % 2**32).fit(features[0])
     return [fitted.transform(part) for part in features], fitted.explained_variance_ratio_
+
+
+def _tap(model: nn.Module, name: str, seen: dict[str, list[torch.Tensor]]):
+    """A hook that lists what comes out of a stage, averaged over the map, or what goes into the head."""
+    if name == HEAD:
+        linear = [part for part in model.modules() if isinstance(part, nn.Linear)]
+        if not linear:
+            raise RepresentationError(f"{type(model).__name__} has no linear head whose input could be measured; choose another "
+                                      "training.architecture")
+        return linear[-1].register_forward_pre_hook(lambda _, given: seen[name].append(given[0]))
+    stage = getattr(model, STEM if name == LAYERS[0] else name)
+    return stage.register_forward_hook(lambda _, given, maps: seen[name].append(maps.mean((2, 3))))
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

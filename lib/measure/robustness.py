@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -12,9 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lib import progress
 from lib.classifier.model import normal, predict
-from lib.data.images import ImageSet
 from lib.measure.accuracy import interval
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -54,39 +52,36 @@ def pgd(model: nn.Module, images: np.ndarray, labels: np.ndarray, eps: float, st
     return _attack(model, images, labels, eps, 2.5 * eps / steps, steps, seed, batch)
 
 
-def corrupted(arms: Mapping[str, Sequence[nn.Module]], pictures: ImageSet, seed: int, kinds: Sequence[str] = tuple(STRENGTHS),
-              severities: Sequence[int] = SEVERITIES) -> pd.DataFrame:
-    """One row an arm, seed, kind and severity: accuracy and the share of the clean accuracy that is left."""
-    tested, rows = _clean(arms, pictures), []
-    for kind, severity in progress.each("corruptions", [(k, s) for k in kinds for s in severities]):
-        damaged = corrupt(pictures.images, kind, severity, seed)
-        rows += [_row(one, kind, severity, damaged, pictures.labels) for one in tested]
-    return pd.DataFrame(rows)
-
-
-def attacked(arms: Mapping[str, Sequence[nn.Module]], pictures: ImageSet, seed: int, eps: Sequence[float] = (1, 4),
-             steps: int = 10) -> pd.DataFrame:
-    """One row an arm, seed, attack and eps in grey levels (as severity): accuracy and the share of the clean one left.
+def attacked(model: nn.Module, images: np.ndarray, labels: np.ndarray, eps: Sequence[float], steps: int,
+             seed: int) -> list[dict]:
+    """A row an attack and eps in grey levels (as severity): accuracy, and that on the images as they are.
 
     Each step costs as much as one of training: give it a few hundred images.
     """
-    rows = []
-    for one, bound in progress.each("attacks", [(one, bound) for one in _clean(arms, pictures) for bound in eps]):
-        given = (one["model"], pictures.images, pictures.labels, bound)
+    clean, rows = accuracy(model, images, labels), []
+    for bound in eps:
+        given = (model, images, labels, bound)
         for kind, moved in (("fgsm", fgsm(*given)), ("pgd", pgd(*given, steps, seed))):
-            rows.append(_row(one, kind, bound, moved, pictures.labels))
-    return pd.DataFrame(rows)
+            rows.append({"kind": kind, "severity": bound, "accuracy": accuracy(model, moved, labels), "clean": clean})
+    return rows
+
+
+def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
+    """Share of images (n, h, w, 3) in grey levels, whole or not, that are recognised."""
+    return float((predict(model, torch.from_numpy(images)).argmax(1).numpy() == labels).mean())
+
+
+def retained(found: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the share of the `clean` accuracy that is left; an arm that recognises nothing clean has no such share."""
+    lost = found.loc[found["clean"] == 0, "arm"]
+    kept = found[~found["arm"].isin(lost)]
+    return kept.assign(retained=kept["accuracy"] / kept["clean"])
 
 
 def table(found: pd.DataFrame, what: str = "accuracy") -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """`accuracy` or `retained` as mean with interval over the seeds: `table[arm][kind][severity]`, severity as text."""
     return {arm: {kind: {f"{severity:g}": interval(cell[what]) for severity, cell in rows.groupby("severity")}
                   for kind, rows in part.groupby("kind", sort=False)} for arm, part in found.groupby("arm", sort=False)}
-
-
-def overall(found: pd.DataFrame, what: str = "retained") -> dict[str, dict[str, float]]:
-    """Each arm's mean over all kinds and severities, with interval over the seeds."""
-    return {arm: interval(part.groupby("seed")[what].mean()) for arm, part in found.groupby("arm", sort=False)}
 
 
 def _jpeg(image: np.ndarray, quality: int, draws: np.random.Generator) -> np.ndarray:
@@ -137,24 +132,3 @@ def _uphill(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     x = x.clone().requires_grad_()
     loss = F.cross_entropy(model(normal(x.clone())), y, reduction="sum")  # a sum: no gradient shrinks with the batch
     return torch.autograd.grad(loss, x)[0].sign()
-
-
-def _accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
-    said = predict(model, torch.tensor(images)).argmax(1).numpy()  # a copy: `normal` works in place on float images
-    return float((said == labels).mean())
-
-
-def _clean(arms: Mapping[str, Sequence[nn.Module]], pictures: ImageSet) -> list[dict]:
-    """Every classifier with its arm, seed and accuracy on the images as they are."""
-    found = [{"arm": arm, "seed": k, "model": model, "clean": _accuracy(model, pictures.images, pictures.labels)}
-             for arm, models in arms.items() for k, model in enumerate(models)]
-    if lost := [one["arm"] for one in found if one["clean"] == 0]:
-        raise RobustnessError(f"a classifier of arm {lost[0]!r} recognises no clean image, so no share of that can be left; "
-                              "train it longer (training.epochs) or test on more images")
-    return found
-
-
-def _row(one: dict, kind: str, severity: float, images: np.ndarray, labels: np.ndarray) -> dict:
-    accuracy = _accuracy(one["model"], images, labels)
-    return {"arm": one["arm"], "seed": one["seed"], "kind": kind, "severity": severity, "accuracy": accuracy,
-            "retained": accuracy / one["clean"]}

@@ -65,56 +65,6 @@ def confusable(confusion: np.ndarray, classes: Sequence[str]) -> str:
     return f"The commonest mistake: {100 * wrong[row, column]:.0f} % of {classes[row]} images are called {classes[column]}."
 
 
-def abstract(data: Mapping, training: Mapping, small: bool) -> str:
-    """The study in at most 150 words, from the results of its chapters."""
-    accuracy, base = training["accuracy"], "real" if "real" in training["accuracy"] else training["best"]
-    size = f"{data['resolution']} × {data['resolution']}"
-    parts = [
-        "Does a classifier trained on diffusion-made images see real images as well as one trained on real images?",
-        f"Here the real images are {data['train']:,} from source {data['source']} ({size} pixels, "
-        f"{len(data['classes'])} classes), and every classifier is tested on {data['test']:,} real images that nothing "
-        "was trained on.",
-        f"Trained on {base} it recognises {percent(accuracy[base]['test'])}.", _gap(training["gaps"], base),
-        drops(accuracy[base], "test")]
-    return " ".join(["This is a small run: its numbers show that everything works and mean nothing else."] * small + parts)
-
-
-def key_table(training: Mapping) -> pd.DataFrame:
-    """One row an arm: accuracy on real test images, paired difference to the base, verdict."""
-    gaps = training["gaps"]
-    return pd.DataFrame([{"arm": arm, "test": results["test"], "gap": gaps.get(arm, "–"),
-                          "verdict": gaps[arm]["verdict"] if arm in gaps else "–"}
-                         for arm, results in training["accuracy"].items()])
-
-
-def arms(table: Mapping[str, Mapping[str, Result]], gaps: Mapping[str, Mapping], errors: Mapping) -> pd.DataFrame:
-    """One row an arm: accuracy on every set, paired difference to the base with verdict and p, calibration error."""
-    said = {arm: f"{gap['verdict']} (p = {gap['p']:.3f})" for arm, gap in gaps.items()}
-    return pd.DataFrame([{"arm": arm, **results, "gap": gaps.get(arm, "–"), "verdict": said.get(arm, "–"),
-                          "ece": errors[arm]["test"]} for arm, results in table.items()])
-
-
-def _gap(gaps: Mapping[str, Mapping], base: str) -> str:
-    """How the other arms stand to the base at equal optimiser steps, or that there are none."""
-    if not gaps:
-        return "No synthetic training set was part of this run, so it gives the baseline that they must be held against."
-    said = [f"{arm} {100 * gap['mean']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]" for arm, gap in gaps.items()]
-    beaten = [arm for arm, gap in gaps.items() if gap["high"] < 0]
-    verdict = f"{' and '.join(beaten)} teach less" if beaten else "none teaches measurably less"
-    return minus(f"With equal steps, in points against {base}: {'; '.join(said)}: {verdict}.")
-
-
-def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:
-    """What a reader must know before believing the numbers."""
-    found = [f"One classifier family: {training['protocol']} Larger networks and longer training may rank arms otherwise."]
-    if data["truth"]:
-        found.append("The images are rendered. Truth is known here because the world is simple; how far the answer "
-                     "carries to photographs is for the profiles on real pictures to say.")
-    if set(training["accuracy"]) == {"real"}:
-        found.append("Synthetic arms: not run in this profile.")
-    return found + ["A small run: intervals are wide and nothing here should be quoted."] * small
-
-
 def hardest(per_class: Mapping[str, Mapping[str, Result]], arm: str) -> str:
     """The class that is missed most often and the one that is missed least, for one arm."""
     shares = per_class[arm]
@@ -189,6 +139,15 @@ def looked(rows: Sequence[Mapping], base: str) -> str:
     most = max(moved, key=lambda row: abs(row["difference"]["d"] or 0))
     return (f"{len(moved)} of {len(rows)} measures of {base}'s maps differ between synthetic and real images beyond chance, most "
             f"of all {most['measure']} on {most['of']}: {most['mean']:.3f} against {most['base']:.3f}.")
+
+
+def paired(rows: Sequence[Mapping], name: str) -> str:
+    """Whether a classifier looks at inverted images as it does at their sources."""
+    moved = [f"{row['measure']} {row['difference']['mean']:+.3f}" for row in rows
+             if row["difference"]["low"] > 0 or row["difference"]["high"] < 0]
+    count = rows[0]["difference"]["n"]
+    verdict = f"differ beyond chance in {', '.join(moved)}" if moved else "do not differ beyond chance"
+    return minus(f"Maps of {count} images of {name} and of the real images they came from {verdict}.")
 
 
 def trusted(scores: pd.DataFrame) -> str:

@@ -59,6 +59,26 @@ def test_a_copy_of_real_scores_what_real_scores(tmp_path):
     assert found["accuracy"].to_numpy()[:2].tolist() == found["accuracy"].to_numpy()[2:].tolist()
 
 
+def test_two_runs_with_the_same_seeds_give_the_same_table(tmp_path):
+    sets, tables = {"real": toy({"n": 60, "shard": 32})}, []
+    for name in ("one", "two"):
+        store = Store(tmp_path / name)
+        made, _ = fit.made(store, fit.recipes(TRAINING, STUDY, 3, True, sets, {"real": 60}, names=["real"]))
+        tables.append(accuracy.table(accuracy.scores(store, made, {"test": toy({"n": 90, "shard": 90}, seed=1)}, "cpu")))
+    assert tables[0] == tables[1] and tables[0]["real"]["test"]["low"] < tables[0]["real"]["test"]["high"]
+
+
+def test_all_classifiers_of_the_settings_are_planned_each_once():
+    training = SimpleNamespace(**vars(TRAINING) | {"arms": ["real", "real+copy"], "by_epochs": ["real+copy"],
+                                                   "compare_recipes": ["multicrop"]})
+    sets = {"real": toy({}), "copy": toy({"a": 1})}
+    found = fit.planned(training, STUDY, 70, True, sets, dict.fromkeys(sets, 100), ["0.1*real", "real"])
+    assert list(found) == ["real", "real+copy", "0.1*real", "real+copy, equal epochs", "real, multicrop", "real+copy, multicrop"]
+    assert [seeds[0].settings["steps"] for seeds in found.values()] == [70, 70, 70, 140, 70, 70]
+    assert found["real"] == fit.recipes(TRAINING, STUDY, 70, True, sets, dict.fromkeys(sets, 100))["real"]
+    assert found["real, multicrop"][0].settings == found["real"][0].settings | {"recipe": "multicrop"}
+
+
 def test_every_arm_has_the_same_steps_or_the_same_epochs():
     sets, sizes = {"real": toy({}), "sd": toy({"a": 1})}, {"real": 100, "sd": 400}
     training = SimpleNamespace(**vars(TRAINING) | {"arms": ["real", "0.1*real", "sd@4x"]})

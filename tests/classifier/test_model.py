@@ -45,6 +45,12 @@ def test_pixels_are_normalised():
     assert found == pytest.approx([-2, 2, -0.008], abs=1e-3)
 
 
+def test_normalising_leaves_the_images_as_they_were():
+    for kind in (torch.uint8, torch.float32, torch.float64):
+        given = torch.full((1, 2, 2, 3), 200, dtype=kind)
+        assert normal(given).dtype == torch.float32 and given.unique().tolist() == [200]
+
+
 def test_weights_come_back(tmp_path):
     from safetensors.torch import save_file
 

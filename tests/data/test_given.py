@@ -160,8 +160,8 @@ def test_what_is_no_archive_and_what_is_missing_is_named(tmp_path):
 def test_a_missing_class_or_folder_is_named(tmp_path, form):
     path = form(tmp_path, {name: data for name, data in files().items()
                            if not (name.startswith("test/REAL") and name.endswith(" (4).jpg")) and "train/FAKE" not in name})
-    refused(r"no cat in test/REAL, such as `0 \(4\).jpg`", path)
-    refused(r"no airplane in train/FAKE, such as `0.jpg`", path, "FAKE")
+    refused("no cat in test", path)
+    refused("no airplane in train", path, "FAKE")
 
 
 def test_an_eleventh_class_is_named(tmp_path):

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from lib import compute
 from lib.classifier.fit import fit, steps_for
-from lib.classifier.model import Classifier, load_weights, predict
+from lib.classifier.model import Classifier, build, load_weights, predict
 from lib.data import world
 from lib.data.images import ImageSet
 from lib.generator.autoencoder import edge_ratio, psnr
@@ -38,13 +38,13 @@ def scenes(style: str, first: int, n: int, size: int) -> ImageSet:
 
 def judge(n: int, size: int, epochs: int, kept: Path) -> Classifier:
     """A classifier of n photo scenes, trained as the study trains its own; its weights are kept and used again."""
-    settings = {"arm": "real", "width": 16, "batch": 64, "rate": 0.1, "smoothing": 0.1, "flip": True, "device": "auto",
+    settings = {"arm": "real", "stem": 4, "width": 24, "batch": 64, "rate": 0.1, "smoothing": 0.1, "flip": True, "device": "auto",
                 "steps": steps_for(n, 64, epochs)}
     path = kept / f"judge-{n}-{epochs}.safetensors"
     if not path.is_file():
         model = fit(scenes("photo", PHOTOS, n, size), settings, 0)[0]
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
-    return load_weights(Classifier(len(world.CLASSES), size, settings["width"]), path)
+    return load_weights(build(len(world.CLASSES), size, settings["width"], "resnet18", settings["stem"]), path)
 
 
 def per_class(model: Classifier, images: np.ndarray, labels: np.ndarray) -> list[float]:
@@ -94,8 +94,8 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ask.add_argument("--folder", type=Path, default=SHIPPED)
     ask.add_argument("--images", type=int, default=300)
-    ask.add_argument("--photos", type=int, default=4000)
-    ask.add_argument("--epochs", type=int, default=10)
+    ask.add_argument("--photos", type=int, default=10000)
+    ask.add_argument("--epochs", type=int, default=16)
     ask.add_argument("--guidance", type=float, nargs="+", default=[2.0, 4.0])
     ask.add_argument("--kept", type=Path, default=ROOT / ".store" / "pretrain", help="where the judge lies")
     given = ask.parse_args()

@@ -1,5 +1,7 @@
 """Inversion: what is frozen stays, rows are on their own, the published loop is met, bad rows and test images are stopped."""
 
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -10,17 +12,23 @@ from lib.data import images, sources
 from lib.generator import invert as inversion
 from lib.generator.embeddings import (
     Learned,
+    Place,
     between,
     diversity,
     draw,
     embeddings,
+    follow,
+    hits,
     identification,
+    identified,
     inverted,
+    keep,
     opened,
     order,
+    partner,
+    planned,
     psnr,
     ranks,
-    reconstructions,
 )
 from lib.generator.invert import (
     Inversion,
@@ -37,7 +45,7 @@ from lib.generator.invert import (
 )
 from lib.generator.model import Design, Generator
 from lib.generator.sample import Sampler, denoise
-from lib.store import Store
+from lib.store import Store, step
 from tests.generator import tiny
 
 NAMES, LABELS, IDS = ["cube", "sphere", "cross"], [0, 1, 0, 1, 2], ["a/1", "a/2", "a/3", "a/4", "a/5"]
@@ -75,8 +83,8 @@ def inverted_of(generator, latents, index=range(5), seed=0, **changes):
 def learned_of(labels, values=None):
     n = len(labels)
     values = torch.randn(n, 3, 16, generator=torch.Generator().manual_seed(0)) if values is None else values
-    zeros = torch.zeros(n)
-    return Learned(Inverted(values, zeros, zeros[:, None], zeros, zeros, zeros.bool()), np.array(labels),
+    losses, curves, updates, restarts = torch.zeros(n), torch.zeros(n, 1), torch.zeros(n), torch.zeros(n)
+    return Learned(Inverted(values, losses, curves, updates, restarts, torch.zeros(n).bool()), np.array(labels),
                    tuple(f"s/{i}" for i in range(n)), tuple(NAMES))
 
 
@@ -92,8 +100,8 @@ def test_weights_stay_and_each_embedding_fits_its_own_image_best(made):
     for shift in range(1, 5):
         other = found.embeddings.roll(shift, 0)
         assert (found.losses < validation(made, pictures, list(range(5)), other)).all()
-    assert identification(made, pictures, learned_of(LABELS, found.embeddings)).all()
-    assert not identification(made, pictures, learned_of(LABELS, found.embeddings.roll(1, 0))).any()
+    assert identification(made, pictures, learned_of(LABELS, found.embeddings), range(5)).all()
+    assert not identification(made, pictures, learned_of(LABELS, found.embeddings.roll(1, 0)), [1, 4]).any()
 
 
 EVERYTHING = {"schedule": "cosine", "timesteps": "sensitive", "start": "random", "stop": 1, "checks": 1, "steps": 2}
@@ -126,10 +134,10 @@ def test_equals_the_published_loop(made):
     table.weight.data = known[:, :5].flatten(1).T.float().contiguous()
     optimiser = torch.optim.AdamW(table.parameters(), 3e-2, betas=(0.9, 0.999), weight_decay=1e-2)
     scheduler = DDPMScheduler.from_config(made.scheduler.config)
-    for step in range(8):
+    for count in range(8):
         with torch.no_grad():
             z = made.encode(pixels)
-        _, share, noise = Pictures(latents, IDS, 7).draw([0, 1, 2], [step] * 3)
+        _, share, noise = Pictures(latents, IDS, 7).draw([0, 1, 2], [count] * 3)
         t, noise = (share * 1000).long(), noise.double()
         conditioning = table(torch.eye(3)).view(3, 5, 16).double()
         output = made.unet(scheduler.add_noise(z, noise, t), t, conditioning).sample
@@ -171,7 +179,7 @@ def test_a_posterior_with_a_width_is_sampled_again_each_step(tmp_path):
     latents, spread = encoded(generator, pictures)
     assert torch.allclose(latents, generator.encode(pictures), atol=1e-6) and (spread > 0).all()
     both = Pictures(latents, IDS, 0, spread)
-    drawn = torch.stack([both.draw([0], [step])[0][0] for step in range(300)])
+    drawn = torch.stack([both.draw([0], [count])[0][0] for count in range(300)])
     assert torch.allclose(drawn.mean(0), latents[0], atol=float(spread.max()) / 4)
     assert torch.allclose(drawn.std(0) / spread[0], torch.ones(()), atol=0.2)
     known = class_conditioning(generator, NAMES)
@@ -263,14 +271,13 @@ def test_between_two_images():
     """alpha alone lies on the line, noise alone has its size, the partner is of the class and not the image itself."""
     learned = learned_of([0, 0, 0, 1, 2, 2])
     values = learned.inverted.embeddings
-    for seed in range(20):
-        mixed, j = between(learned, 0, seed, 0.4, 0.0)
-        assert j in (1, 2) and torch.allclose(mixed, 0.6 * values[0] + 0.4 * values[j])
-        around, same = between(learned, 0, seed, 0.0, 0.3)
-        assert same == j and not torch.equal(around, between(learned, 0, seed + 1, 0.0, 0.3)[0])
-    assert {between(learned, 0, seed, 0.1, 0.1)[1] for seed in range(20)} == {1, 2}
-    noises = torch.stack([between(learned, 3, seed, 0.4, 0.3)[0] for seed in range(200)]) - values[3]
-    assert between(learned, 3, 0, 0.4, 0.3)[1] == 3 and noises.std().item() == pytest.approx(0.3, rel=0.03)
+    assert {partner(learned.labels, 0, seed) for seed in range(20)} == {1, 2} and partner(learned.labels, 3, 0) == 3
+    assert torch.allclose(between(learned, Place(0, 2, 0.4, 0.0, 7)), 0.6 * values[0] + 0.4 * values[2])
+    aside = between(learned, Place(0, 1, 0.0, 0.3, 7))
+    assert torch.allclose(2 * (aside - values[0]), between(learned, Place(0, 1, 0.0, 0.6, 7)) - values[0], atol=1e-5)
+    assert not torch.equal(aside, between(learned, Place(0, 1, 0.0, 0.3, 8)))
+    noises = torch.stack([between(learned, Place(3, 3, 0.4, 0.3, seed)) for seed in range(200)]) - values[3]
+    assert noises.std().item() == pytest.approx(0.3, rel=0.03)
 
 
 def test_labels_go_round():
@@ -290,10 +297,11 @@ def test_a_set_is_its_seeds_and_guidance_pushes_away_from_the_mean():
     assert whole.columns["first"] == list(whole.sources) == ["s/0", "s/2", "s/3", "s/1", "s/2", "s/3"]
     assert whole.columns["second"] == ["s/1", "s/2", "s/3", "s/0", "s/2", "s/3"]
     exact = draw(generator, learned, wanted | {"alpha": 0.0, "noise": 0.0, "resolution": 16}, 5, [0])
+    again = follow(generator, learned, [Place(0, 0, 0.0, 0.0, int(exact.seeds[0]))], wanted | {"resolution": 16})
+    assert np.array_equal(again.images, exact.images)
     mean = learned.inverted.embeddings.mean(0)
     expected = denoise(generator, learned.inverted.embeddings[:1], [int(exact.seeds[0])], FAST, mean)
     assert np.array_equal(exact.images, inversion_uint8(expected))
-    assert reconstructions(generator, learned, FAST, 0).shape == (4, 16, 16, 3)
 
 
 def inversion_uint8(x):
@@ -342,6 +350,44 @@ def test_steps_resume_and_leave_the_test_set_alone(study):
         store.make(embeddings(about, 3, real=real["test"]))
     with pytest.raises(InversionError, match="embeddings of 6 images are wanted, of 5"):
         store.make(embeddings(about | {"count": 6}, 3, real=real["train"]))
+
+
+def test_plans_are_followed_and_identification_in_parts_is_the_whole(study):
+    store, real, about, shared = study
+    learned = embeddings(about, 3, real=real["train"])
+    plan = [Place(2, 4, 0.5, 0.0, 9), Place(0, 0, 0.0, 0.2, 9), Place(2, 4, 0.5, 0.0, 9)]
+    wanted = shared | {"plan": plan, "shard": 2, "resolution": 12, "sampler": vars(FAST)}
+    drawn, train = images.load(store.make(planned(wanted, 3, embeddings=learned))), images.load(store.make(real["train"]))
+    assert np.array_equal(drawn.images[0], drawn.images[2]) and drawn.columns["second"][0] == train.sources[4]
+    assert drawn.columns["alpha"] == [0.5, 0.0, 0.5] and drawn.columns["noise"] == [0.0, 0.2, 0.0]
+    parts, whole = (store.make(identified(shared | {"count": 3, "shard": size}, 3, embeddings=learned, real=real["train"]))
+                    for size in (2, 3))
+    assert len(parts.files) == 2 and hits(parts).tolist() == hits(whole).tolist() and len(hits(whole)) == 3
+
+
+@step(version=1)
+def no_room(store, recipe):
+    """Two shards of embeddings, the second on a disk that is full until `room` lies in the store."""
+    def second(path):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if (store.root / "room").exists() else 100, hard))
+        try:
+            keep(path, learned_of([1, 1]))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return {"embeddings-0": lambda path: keep(path, learned_of([0, 0, 0])), "embeddings-1": second}
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    """The system itself refuses the second shard; the first stays, and the same command finishes."""
+    store, recipe = Store(tmp_path), no_room({})
+    with pytest.raises(InversionError, match="(?s)cannot be written: .*os error.*done stays and is not made again.*embeddings-1"):
+        store.make(recipe)
+    assert store.state(recipe) == "unfinished: 1 files made" and not list(store.folder(recipe).glob("*1*"))
+    before = (store.folder(recipe) / "embeddings-0").stat().st_mtime_ns
+    (tmp_path / "room").touch()
+    made = store.make(recipe)
+    assert opened(made).labels.tolist() == [0, 0, 0, 1, 1] and made.path("embeddings-0").stat().st_mtime_ns == before
 
 
 def test_the_loss_is_the_trainings_own(made, latents):

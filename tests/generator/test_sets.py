@@ -10,6 +10,7 @@ from lib.generator import conditional, sets
 from lib.generator.model import GeneratorError
 from lib.generator.packed import pack, unpack
 from lib.generator.prompts import PromptError
+from lib.generator.sample import Drawn
 from lib.settings import load
 from lib.store import Store
 from tests.generator import tiny
@@ -174,3 +175,11 @@ def folder_of_pictures(world):
             for k in range(count):
                 Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / split / name / f"{k}.png")
     return root
+
+
+def test_what_was_drawn_at_another_size_is_kept_at_that_size_too():
+    rng = np.random.default_rng(0)
+    drawn = [Drawn(rng.integers(0, 255, (16, 16, 3), np.uint8), seed, seed) for seed in range(2)]
+    small, same = (sets.collected(drawn, np.array([0, 1]), ("a", "b"), ["", ""], size) for size in (8, 16))
+    assert small.images.shape == (2, 8, 8, 3) and np.array_equal(np.stack(small.native()), np.stack([d.image for d in drawn]))
+    assert "native" not in same.columns and np.array_equal(np.stack(same.native()), same.images)

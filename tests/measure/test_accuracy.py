@@ -68,6 +68,15 @@ def test_differences_to_real_choose_their_words():
         "worse than real", "not told apart from real", "the same as real"]
     assert found["low"]["mean"] == pytest.approx(np.mean([-0.2, -0.2, -0.195])) and found["low"]["p"] < 0.001
     assert accuracy.verdict({"low": 0.01, "high": 0.03}, "sd") == "better than sd"
+    assert accuracy.verdict({"low": -0.01, "high": 0.03}, "my-own") == (
+        "not told apart from my-own: between \N{MINUS SIGN}1.0 and +3.0 points")
+
+
+def test_a_variant_is_held_against_its_own_arm():
+    found = frame(real=[0.8, 0.82, 0.81], sd=[0.5, 0.52, 0.51], longer=[0.6, 0.62, 0.615])
+    change = accuracy.changes(found, {"longer": "sd"})
+    assert list(change) == ["longer"] and change["longer"]["verdict"] == "better than sd"
+    assert change["longer"]["mean"] == pytest.approx(np.mean([0.1, 0.1, 0.105]))
 
 
 def test_calibration_of_known_bins():

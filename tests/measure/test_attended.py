@@ -49,3 +49,16 @@ def test_disagreements_are_where_only_the_base_is_right():
     base = np.array([[2.0, 0], [9, 0], [0, 5], [5, 0]])
     ours = np.array([[0.0, 1], [0, 1], [0, 1], [0, 1]])
     assert list(attended.disagreements(ours, base, labels, 5)) == [1, 0]
+
+
+def test_inverted_images_are_held_against_their_own_sources(part):
+    """Sources in another order, one image of unknown source: the pairs are found, even against peaked maps differ in spread."""
+    real = ImageSet(part.images, part.labels, part.classes, part.seeds, tuple("abcdef"), part.prompts, part.columns)
+    drawn = ImageSet(part.images, part.labels, part.classes, part.seeds, ("f", "a", "a", "x", "b", "c"), part.prompts)
+    even = found(np.ones((6, 4, 4)))
+    same = attended.paired(drawn, [even], real, [even], even["logits"], 0)
+    assert [row["difference"]["n"] for row in same] == [5] * 3 and same[1]["difference"]["mean"] == 0
+    peaked = np.zeros((6, 4, 4))
+    peaked[:5, 0, 0], peaked[5] = 1, 1  # only the last source, which the first image comes from, is even
+    spread = attended.paired(drawn, [even], real, [found(peaked)], even["logits"], 0)[1]
+    assert abs(spread["difference"]["mean"] - 4 / 5 * (1 - 1 / 16)) < 1e-6

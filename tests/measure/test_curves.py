@@ -1,5 +1,7 @@
 """Curves of known laws give their known exchange rate; what is not reached is said."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,10 +28,25 @@ def scores(worth, noise=0.0, ceiling=1.0, seeds=4, start=0):
 
 
 def test_arms_of_the_curves_can_be_read():
-    assert curves.scaling("sd", (0.5, 1, 4)) == ["sd@0.5x", "sd@1x", "sd@4x"]
+    assert curves.scaling("sd", (0.5, 1, 4)) == ["0.5*sd", "sd", "sd@4x"]
     assert curves.low_real((0.1, 1), "sd") == ["0.1*real+sd", "real+sd"]
     assert curves.mixing("sd", (0, 0.1, 1)) == ["sd", "0.1*real+0.9*sd", "real"]
     assert [arms.size(arm, SIZES) for arm in curves.mixing("sd", (0, 0.1, 0.5, 1))] == [3000] * 4
+
+
+def test_settings_name_their_curves_and_share_arms():
+    training = SimpleNamespace(shares=[0.3, 0.1], traded=["sd"], counts=[4.0], helped=[0.1], mixes=[0.5])
+    assert curves.drawn(training) == {
+        "real": ["0.1*real", "0.3*real", "real"], "sd": ["sd", "sd@4x"],
+        "sd beside real": ["0.1*real+sd", "real+sd"], "sd for real": ["sd", "0.5*real+0.5*sd", "real"]}
+    assert curves.drawn(SimpleNamespace(shares=[], traded=["sd"], counts=[], helped=[], mixes=[])) == {}
+
+
+def test_trades_say_where_a_curve_is_missing():
+    found = curves.trades(curves.tidy(scores(1 / 3), SIZES), ["sd", "cd"])
+    assert list(found["set"]) == ["sd"] * 3 + ["cd"] and found["rate"][1]["mean"] == pytest.approx(3, rel=1e-6)
+    assert found["real"][3] is None and found["said"][3].startswith("not run: a curve of 'cd' needs arms")
+    assert curves.trades(curves.tidy(scores(1), SIZES), []).empty
 
 
 def test_tidy_counts_real_and_synthetic_images():

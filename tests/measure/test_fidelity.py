@@ -153,6 +153,8 @@ def test_inception_score_is_torchmetrics():
         theirs = InceptionScore(feature=Given(10), splits=1)
         theirs.update(logits)
         assert found["mean"] == pytest.approx(theirs.compute()[0].item(), rel=1e-4)
+    width = found["splits"]["high"] - found["splits"]["low"]
+    assert found["high"] - found["mean"] == pytest.approx(found["mean"] - found["low"]) == pytest.approx(width / 2)
     assert found["splits"]["n"] == 10 and 1 <= found["splits"]["low"] < found["splits"]["high"] <= 10
     assert not found["small"] and fidelity.inception_score(probabilities[:99])["small"]
 
@@ -258,7 +260,7 @@ def test_measures_name_the_network_and_the_number():
                                      lambda a, b: fidelity.fd_infinity(a, b, 0), lambda a, b: fidelity.fd_interval(a, b, 0)])
 def test_what_cannot_be_measured_is_refused(measure):
     a, b = normal(80, 3)
-    with pytest.raises(FidelityError, match="49 images: below 50"):
+    with pytest.raises(FidelityError, match="49 images where at least 50"):
         measure(a, b[:49])
     with pytest.raises(FidelityError, match=r"\(80, 3\) and \(80, 2\)"):
         measure(a, b[:, :2])
@@ -272,7 +274,7 @@ def test_other_refusals():
         fidelity.prdc(a, b, 60)
     with pytest.raises(FidelityError, match="apply softmax"):
         fidelity.inception_score(a)
-    with pytest.raises(FidelityError, match="10 images: below 50"):
+    with pytest.raises(FidelityError, match="10 images where at least 50"):
         fidelity.inception_score(np.full((10, 2), 0.5))
     with pytest.raises(FidelityError, match="60 features for 61 images"):
         fidelity.memorisation(pictures(61, 0), pictures(60, 1), pictures(60, 2), features=(a, a, a))

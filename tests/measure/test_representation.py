@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
-from lib.classifier.model import Classifier, normal
+from lib.classifier.model import Classifier, build, normal
 from lib.data.images import ImageSet
 from lib.measure import representation
 from lib.measure.representation import RepresentationError
@@ -126,10 +126,22 @@ def test_the_test_set_chooses_nothing():
 
 def test_probes_read_colour_from_every_layer_and_nothing_from_shuffled_labels():
     train, test = pictures(80, 0), pictures(60, 1)
-    assert representation.probes(network(0), train, test, ("stem", "layer4")) == {"stem": 1, "layer4": 1}
-    shuffled = ImageSet(train.images, np.random.default_rng(5).permutation(train.labels), *(
-        getattr(train, name) for name in ("classes", "seeds", "sources", "prompts")))
-    assert representation.probes(network(0), shuffled, test, ("stem",))["stem"] < 0.8
+    learn, ask = (representation.activations(network(0), part.images) for part in (train, test))
+    assert representation.probes(learn, train.labels, ask, test.labels) == dict.fromkeys(representation.LAYERS, 1)
+    shuffled = np.random.default_rng(5).permutation(train.labels)
+    assert representation.probes({"stem": learn["stem"]}, shuffled, ask, test.labels)["stem"] < 0.8
+
+
+def test_layers_are_those_that_compute_something():
+    assert representation.layers(network(0, name="resnet8")) == representation.LAYERS[:4]
+    model, images = build(3, 32, name="squeezenet1_0"), pictures(2, 0, 32).images
+    with pytest.raises(RepresentationError, match="SqueezeNet has no linear head"):
+        representation.activations(model, images)
+    model = build(3, 32, name="shufflenet_v2_x0_5").eval()
+    features = representation.activations(model, images)
+    assert list(features) == ["head"]
+    with torch.inference_mode():
+        torch.testing.assert_close(model.fc(torch.from_numpy(features["head"])), model(normal(torch.from_numpy(images))))
 
 
 @pytest.mark.parametrize("debiased", [False, True])
@@ -170,18 +182,6 @@ def test_cka_is_that_of_the_kernels_written_out(debiased):
 def test_cka_needs_the_same_images():
     with pytest.raises(RepresentationError, match="got 5 and 6"):
         representation.cka(np.ones((5, 2)), np.ones((6, 2)))
-
-
-def test_arms_have_intervals_over_their_seeds():
-    models, train, test = [network(k) for k in range(3)], pictures(40, 0), pictures(30, 1)
-    each = [representation.measures(representation.penultimate(m, test.images), test.labels)["sparsity"] for m in models]
-    found = representation.measured(models, test)["sparsity"]
-    assert found["n"] == 3 and found["mean"] == pytest.approx(np.mean(each)) and found["low"] < found["mean"] < found["high"]
-    assert representation.probed(models, train, test, ("stem",))["stem"] == {"mean": 1, "low": 1, "high": 1, "n": 3}
-    itself, other = (representation.alike(models[:2], m, test.images, ("stem",))["stem"] for m in (models[:2], models[1:]))
-    assert itself["mean"] == pytest.approx(1) and other["mean"] < 1 - 1e-6
-    with pytest.raises(ValueError, match="shorter"):
-        representation.alike(models, models[:2], test.images, ("stem",))
 
 
 def test_spokes_point_outward_where_it_is_better():

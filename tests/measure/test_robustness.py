@@ -148,47 +148,25 @@ def test_an_attack_does_not_depend_on_the_batch_but_on_the_seed(models):
     assert all(parameter.grad is None for parameter in models[0].parameters())
 
 
-def test_rows_and_tables_of_corruptions(models):
-    seen = blobs(60, 1)
-    found = robustness.corrupted({"real": models}, seen, 0, ["noise", "contrast"], [1, 5])
-    assert len(found) == 2 * 2 * 2 and set(found.kind) == {"noise", "contrast"}
-    one = found.query("seed == 1 and kind == 'noise' and severity == 5").iloc[0]
-    said = models[1](normal(torch.from_numpy(robustness.corrupt(seen.images, "noise", 5, 0)))).argmax(1).numpy()
-    clean = models[1](normal(torch.from_numpy(seen.images))).argmax(1).numpy()
-    assert one.accuracy == pytest.approx((said == seen.labels).mean())
-    assert one.retained == pytest.approx((said == seen.labels).mean() / (clean == seen.labels).mean())
-    table = robustness.table(found, "retained")
-    assert table["real"]["noise"]["5"]["n"] == 2 and list(table["real"]["contrast"]) == ["1", "5"]
-    assert robustness.overall(found)["real"]["mean"] == pytest.approx(found.retained.mean())
-
-
 def test_rows_of_attacks_fall_with_the_distance(models):
     seen = blobs(45, 1)
-    found = robustness.attacked({"real": models}, seen, 0, eps=[0, 2, 12], steps=4)
+    rows = robustness.attacked(models[1], seen.images, seen.labels, [0, 2, 12], 4, 0)
+    found = pd.DataFrame(rows).set_index(["kind", "severity"])["accuracy"]
     moved = {"fgsm": robustness.fgsm(models[1], seen.images, seen.labels, 2),
              "pgd": robustness.pgd(models[1], seen.images, seen.labels, 2, 4, 0)}
     for kind, images in moved.items():
         hits = models[1](normal(torch.tensor(images))).argmax(1).numpy() == seen.labels
-        row = found[(found.seed == 1) & (found.kind == kind) & (found.severity == 2)]
-        assert row.accuracy.tolist() == pytest.approx([hits.mean()])
-    table = robustness.table(found)["real"]
-    assert list(table) == ["fgsm", "pgd"] and list(table["pgd"]) == ["0", "2", "12"]
-    assert found[found.severity == 0].retained.tolist() == [1] * 4
-    for kind in table:
-        assert table[kind]["0"]["mean"] >= table[kind]["2"]["mean"] >= table[kind]["12"]["mean"]
-    assert table["pgd"]["12"]["mean"] < 0.5 < table["pgd"]["0"]["mean"]
+        assert found[kind, 2] == pytest.approx(hits.mean())
+        assert found[kind, 0] == rows[0]["clean"] >= found[kind, 2] >= found[kind, 12]
+    assert found["pgd", 12] < 0.5 < found["pgd", 0]
 
 
-def test_intervals_are_over_seeds():
-    rows = [{"arm": "real", "seed": k, "kind": kind, "severity": s, "accuracy": 0, "retained": k / 10 + s / 100}
-            for k in range(3) for kind in ("noise", "blur") for s in (1, 3)]
-    found = robustness.overall(pd.DataFrame(rows))["real"]
-    assert found["n"] == 3 and found["mean"] == pytest.approx(0.12)
-    assert found["high"] - 0.12 == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-6)
-
-
-def test_a_model_that_knows_nothing_has_nothing_to_retain(models):
-    seen = blobs(9, 1)
-    wrong = ImageSet(seen.images, (seen.labels + 1) % 3, seen.classes, seen.seeds, seen.sources, seen.prompts)
-    with pytest.raises(RobustnessError, match="arm 'real' recognises no clean image"):
-        robustness.corrupted({"real": models}, wrong, 0, ["noise"], [1])
+def test_what_is_retained_of_the_clean_accuracy():
+    rows = [{"arm": arm, "seed": k, "kind": kind, "severity": s, "accuracy": 0.1 * k, "clean": clean}
+            for arm, clean in (("real", 0.5), ("sd", 0.0)) for k in range(3) for kind in ("noise", "blur") for s in (1, 3)]
+    found = robustness.retained(pd.DataFrame(rows))
+    assert set(found["arm"]) == {"real"}  # what knows nothing has nothing to retain
+    assert found[found["seed"] == 2]["retained"].tolist() == pytest.approx([0.4] * 4)
+    table = robustness.table(found, "retained")
+    assert list(table["real"]) == ["noise", "blur"] and list(table["real"]["noise"]) == ["1", "3"]
+    assert table["real"]["noise"]["3"]["mean"] == pytest.approx(0.2) and table["real"]["noise"]["3"]["n"] == 3

@@ -31,8 +31,16 @@ def test_the_difference_is_ours_minus_theirs_with_our_interval():
 
 def test_other_images_are_not_compared():
     rows = published.beside(OURS, "world", on="cifar10")
-    assert len(rows) and set(rows["verdict"]) == {"not run: published on cifar10, this study is on world"}
+    assert set(rows["verdict"]) == {"another data set: cifar10, ours is world", "not run: no such arm in this study"}
+    ours = rows[rows["arm"].isin(OURS)]
+    assert set(ours["difference"]) == {"–"} and ours["ours"].iloc[0] == OURS["real"]
     assert published.beside(OURS, "world").empty
+    assert [published.nearest(name) for name in ("world", "imagenette")] == ["cifar10", "imagenette"]
+
+
+def test_each_source_says_its_protocol_once():
+    rows = published.protocols(published.beside(OURS, "cifar10"))
+    assert rows["source"].is_unique and rows["protocol"].str.len().min() > 20
 
 
 def test_the_posters_paragraph_says_what_cannot_be_repeated():

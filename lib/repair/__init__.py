@@ -1,0 +1,1 @@
+"""What closes the gap: remedies for classifiers that were trained on synthetic images."""

@@ -1,0 +1,68 @@
+"""The real training images in two parts: what remedies may use, and what chooses between them. Test images have no part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from lib import compute
+from lib.classifier.arms import Term, positions
+from lib.data import images
+from lib.data.images import ImageSet
+from lib.measure import accuracy
+from lib.repair.registry import RepairError
+from lib.store import Parts, Recipe, Store, step
+
+
+@step(version=1)
+def part(store: Store, recipe: Recipe) -> Parts:
+    """One part of the real training images: `validation`, the same share of each class, or `fit`, the rest."""
+    def write(path: Path) -> None:
+        wanted, whole = recipe.settings, images.load(store.make(recipe.upstream["real"]))
+        held = positions(Term("validation", wanted["share"]), whole.labels, None, recipe.seed)
+        chosen = held if wanted["part"] == "validation" else np.setdiff1d(np.arange(len(whole)), held)
+        images.write(path, whole.take(chosen))
+    return {"images-00000-of-00001.parquet": write}
+
+
+def parts(train: Recipe, share: float, seed: int) -> tuple[Recipe, Recipe]:
+    """Recipes of `fit` and `validation`; only real training images can be split."""
+    if train.settings.get("split") != "train":
+        raise RepairError(f"remedies are chosen on a part of the real training images, not of {train.settings.get('split')!r}")
+    return tuple(part({"part": name, "share": share}, compute.seed_of(seed, "validation"), real=train)
+                 for name in ("fit", "validation"))
+
+
+def some(real: ImageSet, count: int, seed: int) -> ImageSet:
+    """About `count` of the real images, the same number of each class; fewer lie within more, for one seed."""
+    if count > len(real):
+        raise RepairError(f"{count} real images wanted, {len(real)} are there beside the validation split: lower repair.images "
+                          "and repair.curve, or raise data.train")
+    return real.take(positions(Term("real", count / len(real)), real.labels, None, seed))
+
+
+def clean(recipe: Recipe, held: Iterable[Recipe]) -> bool:
+    """Whether nothing of `held` had a part in a recipe; of the training images, `fit` may."""
+    keys = {one.key for one in held}
+
+    def touched(one: Recipe) -> bool:
+        if one.step == part.name and one.settings["part"] == "fit":
+            return False
+        return one.key in keys or any(map(touched, one.upstream.values()))
+    return not touched(recipe)
+
+
+def choose(store: Store, candidates: Mapping[str, list[Recipe]], validation: Recipe,
+           device: str) -> tuple[str, dict[str, dict[str, float]]]:
+    """The candidate that is best on the validation split, and every candidate's accuracy there: test images cannot come here."""
+    if validation.step != part.name or validation.settings["part"] != "validation":
+        raise RepairError(f"a choice is made on the validation split alone, not on {validation.step}")
+    held = [validation, validation.upstream["real"]]
+    seen = [name for name, classifiers in candidates.items() if not all(clean(one, held) for one in classifiers)]
+    if seen:
+        raise RepairError(f"{', '.join(seen)} learnt from validation images, so they cannot be compared on them")
+    found = accuracy.scores(store, dict(candidates), {"validation": validation}, device)
+    shares = {name: row["validation"] for name, row in accuracy.table(found).items()}
+    return max(shares, key=lambda name: shares[name]["mean"]), shares

@@ -1,0 +1,82 @@
+"""The first screen: how large the gap is, what it is made of, what closed how much of it, from the results of all chapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from lib.report.tables import minus
+from lib.report.words import Result, percent
+
+Gaps = Mapping[str, Mapping]
+
+
+def abstract(data: Mapping, training: Mapping, parts: Mapping, repair: Mapping, small: bool) -> str:
+    """The study in at most 150 words; `parts` and `repair` are the numbers of chapters 07 and 08."""
+    accuracy, base = training["accuracy"], "real" if "real" in training["accuracy"] else training["best"]
+    said = [
+        "Does a classifier trained on diffusion-made images see real images as well as one trained on real images?",
+        f"Trained on {data['train']:,} images of source {data['source']} ({data['resolution']} pixels, {len(data['classes'])} "
+        f"classes) it recognises {percent(accuracy[base]['test'])} of {data['test']:,} unseen real images.",
+        large(training["gaps"], base), made_of(parts["gap"], repair), closed(repair)]
+    return " ".join(["This is a small run: its numbers show that everything works and mean nothing else."] * small + said)
+
+
+def large(gaps: Gaps, base: str) -> str:
+    """How the other arms stand to the base at equal optimiser steps, or that there are none."""
+    if not gaps:
+        return "No synthetic training set was part of this run, so it gives the baseline that they must be held against."
+    said = [f"{arm} {100 * gap['mean']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]" for arm, gap in gaps.items()]
+    beaten = [arm for arm, gap in gaps.items() if gap["high"] < 0]
+    verdict = f"{' and '.join(beaten)} teach less" if beaten else "none teaches measurably less"
+    return minus(f"With equal steps, in points against {base}: {'; '.join(said)}: {verdict}.")
+
+
+def made_of(parts: Gaps, repair: Mapping) -> str:
+    """Where the repaired arm's gap lies: in its features, in its head, in both, or not told."""
+    arm = repair["base"]
+    if arm not in parts or parts[arm]["gap"]["high"] >= 0:
+        return f"{arm} has no measurable gap to take apart."
+    left, lost = parts[arm]["features"], parts[arm]["gap"]
+    share = f"{min(100.0, max(0.0, 100 * left['mean'] / lost['mean'])):.0f} % of it stays"
+    verdict = "the features are worse" if left["high"] < 0 else "the features are not measurably worse"
+    return f"Of {arm}'s gap, {share} when both get a new head from the same few real images: {verdict}."
+
+
+def closed(repair: Mapping) -> str:
+    """How many remedies help, and what the chosen combination gives back."""
+    helped, whole, choice = repair["helped"], repair["gap"]["mean"], repair["choice"]
+    count = f"{len(helped)} of {len(repair['gains'])} remedies help beyond chance" if helped else "No remedy helps beyond chance"
+    if not choice["gain"] or whole <= 0:
+        return f"{count}."
+    gain = choice["gain"]["gain"]
+    return minus(f"{count}; the combination chosen on validation images ({choice['name']}) gives {100 * gain['mean']:+.1f} "
+                 f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}], {100 * gain['mean'] / whole:.0f} % of the gap.")
+
+
+def key_table(training: Mapping) -> pd.DataFrame:
+    """One row an arm: accuracy on real test images, paired difference to the base, verdict."""
+    gaps = training["gaps"]
+    return pd.DataFrame([{"arm": arm, "test": results["test"], "gap": gaps.get(arm, "–"),
+                          "verdict": gaps[arm]["verdict"] if arm in gaps else "–"}
+                         for arm, results in training["accuracy"].items()])
+
+
+def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    found = [f"One classifier family: {training['protocol']} Larger networks and longer training may rank arms otherwise."]
+    if data["truth"]:
+        found.append("The images are rendered. Truth is known here because the world is simple; how far the answer "
+                     "carries to photographs is for the profiles on real pictures to say.")
+    if set(training["accuracy"]) == {"real"}:
+        found.append("Synthetic arms: not run in this profile.")
+    return found + ["A small run: intervals are wide and nothing here should be quoted."] * small
+
+
+def best(repair: Mapping, count: int = 3) -> dict[str, Result]:
+    """The remedies with the largest gains that help beyond chance, and the chosen combination."""
+    good = sorted(repair["helped"], key=lambda name: -repair["gains"][name]["gain"]["mean"])[:count]
+    found = {name: repair["gains"][name]["gain"] for name in good}
+    chosen = {repair["choice"]["name"]: repair["choice"]["gain"]["gain"]} if repair["choice"]["gain"] else {}
+    return found | chosen

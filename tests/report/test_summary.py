@@ -1,0 +1,85 @@
+"""The first screen: each sentence follows the numbers, and the abstract stays short."""
+
+import pytest
+
+from lib.report import summary, words
+
+
+def result(mean, half=0.01, n=3):
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+DATA = {"resolution": 64, "train": 3000, "test": 1500, "source": "world", "classes": ["a"] * 10, "truth": True}
+
+
+def training(**arms):
+    accuracy = {arm: {"test": result(mean), "shift-night": result(mean - 0.2)} for arm, mean in arms.items()}
+    gaps = {arm: result(mean - arms["real"], 0.05) | {"p": 0.01, "verdict": "worse than real" if mean < arms["real"] - 0.05 else
+                                                      "not told apart from real: between -3.0 and +3.0 points"}
+            for arm, mean in arms.items() if arm != "real"}
+    return {"accuracy": accuracy, "best": max(arms, key=arms.get), "gaps": gaps, "protocol": "ResNet-18."}
+
+
+def parts(gap=-0.3, features=-0.1, half=0.02):
+    return {"gap": {"sd": {"gap": result(gap, half), "features": result(features, half)}}}
+
+
+def repair(gain=0.2, helped=("late",)):
+    chosen = {"gain": result(gain, 0.02)} if gain else {}
+    return {"base": "sd", "gap": result(0.3), "gains": {name: {"gain": result(0.1)} for name in ("late", "filter")},
+            "helped": list(helped), "choice": {"name": "late then filter", "gain": chosen}}
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("arms", [{"real": 0.9}, {"real": 0.9, "sd": 0.7}, {"real": 0.7, "real+sd": 0.9, "sd": 0.5}])
+def test_the_abstract_fits_and_is_honest(arms, small):
+    text = summary.abstract(DATA, training(**arms), parts(), repair(), small)
+    assert len(text.split()) <= 150 and ("small run" in text) == small
+    assert ("No synthetic training set was part" in text) == (set(arms) == {"real"})
+    assert f"it recognises {100 * arms['real']:.1f} %" in text
+    assert ("sd teach less" in text) == ("sd" in arms) and ("real+sd +20.0 [+15.0, +25.0]" in text) == ("real+sd" in arms)
+
+
+def test_limits_name_what_was_not_run():
+    assert "Synthetic arms: not run in this profile." in summary.limits(DATA, training(real=0.9), False)
+    assert not any("not run" in text for text in summary.limits(DATA, training(real=0.9, sd=0.5), False))
+    assert any("rendered" in text for text in summary.limits(DATA, training(real=0.9), False))
+    assert not any("rendered" in text for text in summary.limits(DATA | {"truth": False}, training(real=0.9), False))
+    assert any("small run" in text.lower() for text in summary.limits(DATA, training(real=0.9), True))
+
+
+def test_the_key_table_has_a_row_an_arm():
+    table = summary.key_table(training(real=0.9, sd=0.5))
+    assert list(table["arm"]) == ["real", "sd"] and table["gap"][0] == table["verdict"][0] == "–"
+    assert table["test"][1]["n"] == 3 and table["verdict"][1] == "worse than real" and table["gap"][1]["mean"] == -0.4
+
+
+@pytest.mark.parametrize(("found", "said"), [
+    (parts(), "33 % of it stays when both get a new head from the same few real images: the features are worse."),
+    (parts(features=0.01), "0 % of it stays when both get a new head from the same few real images: the features are not"),
+    (parts(gap=0.0), "sd has no measurable gap"), ({"gap": {}}, "sd has no measurable gap")])
+def test_what_the_gap_is_made_of(found, said):
+    assert said in summary.made_of(found["gap"], repair())
+
+
+@pytest.mark.parametrize(("found", "said"), [
+    (repair(), "1 of 2 remedies help beyond chance; the combination chosen on validation images (late then filter) gives +20.0 "
+               "[+18.0, +22.0], 67 % of the gap."),
+    (repair(gain=0, helped=()), "No remedy helps beyond chance."), (repair(gain=0), "1 of 2 remedies help beyond chance.")])
+def test_what_closes_it(found, said):
+    assert summary.closed(found) == said
+
+
+def test_the_best_remedies_come_first_and_the_chosen_last():
+    found = repair(helped=("late", "filter")) | {"gains": {"filter": {"gain": result(0.1)}, "late": {"gain": result(0.2)}}}
+    assert list(summary.best(found)) == ["late", "filter", "late then filter"]
+    assert summary.best(repair(gain=0, helped=())) == {}
+
+
+def test_the_headline_of_the_key_table_names_every_gap():
+    one = training(real=0.9, sd=0.5)
+    assert words.headline(one["accuracy"], one["gaps"], "real", 1500) == (
+        "Trained on real, 90.0 % ± 1.0 (n = 3) of 1,500 unseen real images are recognised. Instead of it: sd 50.0 % "
+        "(−40.0 points ± 5.0 (n = 3), worse than real).")
+    alone = training(real=0.9)
+    assert words.headline(alone["accuracy"], {}, "real", 10).endswith("are recognised.")
