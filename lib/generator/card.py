@@ -32,10 +32,10 @@ No `photo` scene, the study's real domain, was seen.
 
 ## Recipe and cost
 
-{steps:,} steps of {batch} images ({images:,} images), rate {rate:g} falling to zero at step {legs}, over the last {decay:.0%}
-of the way, AdamW,
-average of the weights {ema:g}, v-prediction, cosine schedule, {drop:.0%} of captions hidden; U-Net and text encoder
-together, {minutes:.0f} minutes on {on}. The decoder's refinement: {refine_steps:,} steps of {refine_batch}.
+{steps:,} steps of {batch} images ({images:,} images), rate {rate:g} falling to zero at step {legs},
+over the last {decay:.0%} of the way, AdamW, average of the weights {ema:g}, v-prediction, cosine schedule, {drop:.0%} of
+captions hidden; U-Net and text encoder together, {minutes:.0f} minutes on {on}. The decoder's refinement:
+{refine_steps:,} steps of {refine_batch}.
 `make pretrained` does all of it again.
 
 ## Measured
@@ -76,8 +76,16 @@ def measured(figures: dict) -> str:
               for name, row in rows.items()]
     lines += ["", f"Sampling on {figures['machine']}, batch 64: " + ", ".join(
         f"{one['images_per_second']} images/s at guidance {guidance}" for guidance, one in figures["prompted"].items()) + "."]
+    lines.append(weakest(figures))
     for style in ("web", "photo"):
         one = figures[f"reconstruction_{style}"]
         lines.append(f"Autoencoder on 500 unseen {style} scenes: {one['psnr_db']} dB; steps across block borders are "
                      f"{one['edges_after']} of those elsewhere ({one['edges_before']} before).")
     return "\n".join(lines)
+
+
+def weakest(figures: dict) -> str:
+    """The classes that the judge recognises least at the strongest guidance."""
+    guidance, one = list(figures["prompted"].items())[-1]
+    worst = sorted(zip(one["recognised"], figures["classes"], strict=True))[:2]
+    return f"Weakest at guidance {guidance}: " + ", ".join(f"{name} ({100 * share:.0f} %)" for share, name in worst) + "."

@@ -38,7 +38,8 @@ def ways(*dtypes: str) -> list[Way]:
 
 def use(generator: Generator, way: Way) -> Generator:
     """The generator, run this way from now on."""
-    generator.unet.to(getattr(torch, way.dtype), memory_format=LAYOUT[way.layout])
+    # torch's own `to`: that of diffusers warns of layers that must stay float32 even where there are none
+    torch.nn.Module.to(generator.unet, getattr(torch, way.dtype), memory_format=LAYOUT[way.layout])
     generator.unet.set_attn_processor(ATTENTION[way.attention]())
     return generator
 

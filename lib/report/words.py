@@ -218,3 +218,13 @@ def calibration(errors: Mapping[str, Mapping[str, Result]], base: str) -> str:
     worst = max(errors, key=lambda arm: errors[arm]["test"]["mean"])
     rest = f"; {base}: {percent(errors[base]['test'])}" if worst != base else ""
     return f"Confidence is furthest from the truth for {worst}: {percent(errors[worst]['test'])} on average{rest}."
+
+
+def shadowed(errors: np.ndarray, near: Result, size: int) -> str:
+    """Whether cast shadows (angles (n,), NaN where none is seen) say where the light is; `near`: share within 45 degrees."""
+    seen = errors[np.isfinite(errors)]
+    if not len(seen):
+        return f"None of {len(errors)} real test images shows a cast shadow at {size} pixels."
+    verdict = "shadows tell where the light is" if near["low"] > 0.25 else "shadows tell nothing of the light"
+    return (f"{len(seen)} of {len(errors)} real test images of {size} pixels show a cast shadow, {percent(near)} of them within "
+            f"45° of the known light's (25 % by chance), median error {np.median(seen):.0f}°: {verdict}.")

@@ -1,5 +1,7 @@
 """Remedies change what they say and nothing else, and are found by name."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from lib.classifier import fit
 from lib.classifier.model import build, normal
 from lib.data import images
 from lib.measure import accuracy
+from lib.paths import ROOT
 from lib.repair import filter as filters
 from lib.repair import gap, late_layers, recalibrate, registry, split
 from tests.repair import toys
@@ -148,3 +151,14 @@ def test_remedies_are_found_by_name_and_every_one_of_the_params_is_there():
     with pytest.raises(ValueError, match="did you mean 'late_layers'"):
         registry.find("late_layer")
     assert all(callable(registry.find(name)) for name in registry.there())
+
+
+def test_the_remedy_that_the_readme_shows_works(store):
+    """It returns a row whose classifiers can be made from the base alone."""
+    text = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)[1]
+    rooms, toy = {}, toys.world()
+    exec(text, rooms)
+    row = rooms["remedy"](toy.models, toy.sets, toy.settings)["twice as long"]
+    assert row.real == 0 and len(row.classifiers) == len(toy.models["sd"])
+    assert row.classifiers[0].settings["steps"] == 2 * toy.settings["steps"]
+    assert "real" not in row.classifiers[0].upstream and store.make(row.classifiers[0]).files

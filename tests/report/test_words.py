@@ -119,3 +119,12 @@ def test_pairs_differ_only_where_the_interval_says_so():
     alike = words.paired([rows(0.1, 0.2)], "di")
     assert alike == "Maps of 3 images of di and of the real images they came from do not differ beyond chance."
     assert words.paired([rows(-0.2, 0.1)], "di").endswith("differ beyond chance in focus −0.200.")
+
+
+def test_shadows_are_believed_only_beyond_chance():
+    near = {"mean": 0.7, "low": 0.6, "high": 0.8, "n": 3}
+    seen = np.array([10.0, 20, np.nan, 90])
+    told = words.shadowed(seen, near, 64)
+    assert "3 of 4 real test images" in told and "median error 20°: shadows tell where" in told
+    assert words.shadowed(seen, near | {"low": 0.2}, 64).endswith("tell nothing of the light.")
+    assert words.shadowed(np.array([np.nan]), {}, 64).startswith("None of 1 real test images")
