@@ -62,8 +62,8 @@ def seen(found: Mapping[str, Result], base: str, test: Result) -> str:
         return "There is no synthetic set to look at."
     said = [f"{words.percent(result)} of {name}" for name, result in found.items()]
     low = [name for name, result in found.items() if result["high"] < test["low"]]
-    why = f": in {' and '.join(low)} some images are not of their class, or of a kind that {base} never showed" if low else ""
-    return f"Classifiers trained on {base} recognise {' and '.join(said)}, {words.percent(test)} of the real test images{why}."
+    why = f": in {words.listed(low)} some images are not of their class, or of a kind that {base} never showed" if low else ""
+    return f"Classifiers trained on {base} recognise {words.listed(said)}, {words.percent(test)} of the real test images{why}."
 
 
 def budgets(table: Mapping[str, Mapping], gaps: Mapping[str, Mapping], changes: Mapping[str, Mapping],

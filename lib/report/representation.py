@@ -9,6 +9,7 @@ import pandas as pd
 
 from lib.report.figures import color, palette, value
 from lib.report.tables import minus
+from lib.report.words import listed
 
 Result = Mapping[str, float]  # mean, low, high, n
 SHORT = {"sparsity": "sparsity", "intra-class distance": "distance\nwithin class", "redundancy": "redundancy",
@@ -40,7 +41,7 @@ def fidelity(found: Mapping[str, dict | str], base: str, network: str) -> str:
     own, far = found[base]["FD"], max(sets, key=lambda name: sets[name]["mean"])
     beyond = [name for name, one in sets.items() if one["low"] > own["high"]]
     said = "; ".join(f"{name} {one['mean']:.2f} [{one['low']:.2f}, {one['high']:.2f}]" for name, one in sets.items())
-    verdict = (f"{_listed(beyond)} lie{'s' * (len(beyond) == 1)} farther from real test images than other real images do, "
+    verdict = (f"{listed(beyond)} lie{'s' * (len(beyond) == 1)} farther from real test images than other real images do, "
                f"{far} farthest" if beyond else "no set lies farther from real test images than other real images do")
     return f"FD-{network} of {base} {own['mean']:.2f}; {said} ({own['n']:,} images a side): {verdict}."
 
@@ -303,10 +304,6 @@ def _line(axis, rows: Mapping[str, Result], name: str, colour: str, scale: float
     axis.errorbar(np.arange(len(rows)) + shift, mean, yerr=[mean - low, high - mean], fmt=form, capsize=0, markersize=4,
                   linewidth=1.5, color=colour, label=name)
     axis.set_xticks(range(len(rows)), list(rows))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _sure(difference: Result) -> bool:

@@ -23,6 +23,11 @@ def points(result: Result) -> str:
     return value(result, scale=100, unit=" points")
 
 
+def listed(names: Sequence[str]) -> str:
+    """`sd, cd and di`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def balance(counts: np.ndarray, classes: Sequence[str]) -> str:
     """Whether classes (n,) are equally frequent, and if not which are rarest and most frequent."""
     low, high = int(counts.min()), int(counts.max())
@@ -185,7 +190,7 @@ def geometry(found: Mapping[str, Mapping], smallest: int | None, size: int) -> s
     tail = "" if smallest is not None and size >= smallest else f" At {size} px this is statistics of edges, not of projection."
     if not told:
         return f"Lines alone tell no synthetic set from real images beyond chance.{tail}"
-    return (f"Lines alone tell {' and '.join(told)} from real images (AUROC {found[best]['auroc']['mean']:.2f} for {best}, "
+    return (f"Lines alone tell {listed(told)} from real images (AUROC {found[best]['auroc']['mean']:.2f} for {best}, "
             f"shuffled labels {found[best]['permuted']['mean']:.2f}).{tail}")
 
 
