@@ -113,8 +113,8 @@ class Run:
             self.failed.setdefault(order.recipe.key, error)
             self.orders.pop(order.recipe.key, None)
             self.files = deque(pair for pair in self.files if pair[0] is not order)
-        elif order.recipe.key in self.orders:
-            order.took(name, done.result())
+        else:
+            order.took(name, done.result())  # also beside a file that failed: next time it need not be made again
             self.bar.add(1)
             self.close_if_whole(order)
 

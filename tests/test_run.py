@@ -140,7 +140,8 @@ def test_a_value_reruns_its_notebook_and_those_after_it_and_a_harmed_shard_met_t
     before = make(house, "status").stdout
     assert "stale: epochs: 2 is now 1" in before and f"altered: {shard.name}" in before
     done = make(house, "report")
-    assert ran(done) == ["04_training", "05_gradcam", "00_summary"]  # and not the others, which read none of this
+    assert ran(done) == ["04_training", "05_gradcam", "07_representation", "08_repair",
+                         "00_summary"]  # and not the others, which read none of this
     assert str(shard) in done.stderr and shard.read_bytes() == whole
     after = make(house, "status").stdout
     assert "stale" not in after and "altered" not in after
@@ -188,7 +189,8 @@ def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
                           "reopen:  make lab NOTEBOOK=reports/smoke/notebooks/04_training.failed.ipynb"]
     assert (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
     assert "failed: 04_training.failed.ipynb" in stale
-    assert ran(make(house, "report")) == ["04_training", "05_gradcam", "00_summary"]  # it was not taken as done
+    again = ["04_training", "05_gradcam", "07_representation", "08_repair", "00_summary"]
+    assert ran(make(house, "report")) == again  # it was not taken as done
     assert not (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
 
 

@@ -52,8 +52,8 @@ def tidy(found: pd.DataFrame, sizes: Mapping[str, int], name: str = "test") -> p
     rows = found.loc[found["set"] == name, ["arm", "seed", "accuracy"]].reset_index(drop=True)
     held = {arm: {term.name: round(term.wanted(sizes[term.name], sizes["real"])) for term in arms.parse(arm)}
             for arm in rows["arm"].unique()}
-    real = rows["arm"].map(lambda arm: held[arm].get("real", 0))
-    every = rows["arm"].map(lambda arm: sum(held[arm].values()))
+    real = rows["arm"].map(lambda arm: held[arm].get("real", 0)).astype(int)  # of no rows, too
+    every = rows["arm"].map(lambda arm: sum(held[arm].values())).astype(int)
     sets = rows["arm"].map(lambda arm: "+".join(held[arm]))
     return rows.assign(sets=sets, real=real, synthetic=every - real, images=every)
 

@@ -96,3 +96,8 @@ def test_too_few_sizes_or_seeds_are_refused():
         curves.exchange(rows, "cd")
     with pytest.raises(CurveError, match="share 1 seeds"):
         curves.exchange(rows[rows["seed"] == 0], "sd")
+
+
+def test_no_arm_of_a_curve_is_an_empty_table():
+    none = pd.DataFrame({"arm": ["sd"], "seed": [0], "set": ["test"], "accuracy": [0.5]}).iloc[:0]
+    assert list(curves.tidy(none, {"real": 10})["synthetic"]) == []
