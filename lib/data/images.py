@@ -5,6 +5,7 @@ On disk: Parquet shards with images as `{bytes, path}` PNG structs, readable by 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,8 +79,14 @@ class ImageSet:
 
 
 def load(artefact: Artefact) -> ImageSet:
-    """All shards of an artefact as one set."""
-    tables = [pq.read_table(path) for path in artefact.files]
+    """All shards of an artefact as one set; a process keeps the last few, since many tasks read the same ones."""
+    return _read(tuple((path, path.stat().st_mtime_ns) for path in artefact.files))
+
+
+@functools.lru_cache(maxsize=4)
+def _read(files: tuple[tuple[Path, int], ...]) -> ImageSet:
+    """The set in these files, which have not changed since these times."""
+    tables = [pq.read_table(path) for path, _ in files]
     table = pa.concat_tables(tables)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     classes = json.loads(tables[0].schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
