@@ -15,6 +15,7 @@ import pandas as pd
 from lib.report import ReportError
 
 Format = str | Callable[[Any], str] | None
+LONG = 40  # letters from which a cell keeps some width on a narrow screen, where its table scrolls sideways
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def number(x: Real) -> str:
 
 
 def minus(text: str) -> str:
-    """A real minus sign before each number, not before the exponent of one or inside a word."""
+    """A real minus sign before each number, not before the exponent of one or inside a word, and none before a zero."""
+    text = re.sub(r"(?<![\w.])-(0(?:\.0+)?)(?![.\d])", r"\1", text)
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
@@ -130,6 +132,6 @@ def _parts(result: Mapping[str, Any], scale: float) -> tuple[float, float | None
 
 
 def _td(text: str, numeric: bool, tag: str, scope: str) -> str:
-    kind = "not-run" if text.startswith("not run") else "num" if numeric else ""
+    kind = "not-run" if text.startswith("not run") else "num" if numeric else "long" if len(text) > LONG else ""
     attributes = (f' scope="{scope}"' if scope else "") + (f' class="{kind}"' if kind else "")
     return f"<{tag}{attributes}>{html.escape(text)}</{tag}>"

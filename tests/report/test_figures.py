@@ -201,6 +201,7 @@ def test_an_arm_keeps_its_color():
         (RESULT, {"digits": 2, "unit": " %"}, "81.25 % ± 0.45 (n = 3)"),
         ({"mean": 0.5, "low": 0.25, "high": 0.75, "n": 1200}, {"scale": 100}, "50.0 ± 25.0 (n = 1,200)"),
         ({"mean": -1.0, "low": -1.1, "high": -0.5, "n": 9}, {}, "−1.0 [−1.1, −0.5] (n = 9)"),
+        ({"mean": -0.04, "low": -0.08, "high": 0.0, "n": 3}, {}, "0.0 ± 0.0 (n = 3)"),
         ({"mean": 2.0, "low": None, "high": None, "n": 1}, {}, "2.0 (n = 1, no interval)"),
     ],
 )
@@ -234,6 +235,12 @@ def test_table(out):
     assert (
         list(saved)[:5] == ["arm", "result_mean", "result_low", "result_high", "result_n"] and saved.arm[1] == EVIL
     )
+
+
+def test_a_cell_of_many_words_keeps_its_width(out):
+    frame = pd.DataFrame({"arm": ["real", "sd"], "why": ["short", "a sentence that goes on for longer than a narrow column"]})
+    cells = shown(figures.table, frame, "why", "All.").tbody.find_all("td")
+    assert [cell.get("class") for cell in cells] == [None, ["long"]]
 
 
 def test_table_refuses(out):
