@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -43,24 +43,26 @@ def some(real: ImageSet, count: int, seed: int) -> ImageSet:
     return real.take(positions(Term("real", count / len(real)), real.labels, None, seed))
 
 
-def clean(recipe: Recipe, held: Iterable[Recipe]) -> bool:
-    """Whether nothing of `held` had a part in a recipe; of the training images, `fit` may."""
-    keys = {one.key for one in held}
+def clean(recipe: Recipe, validation: Recipe, through: bool = False) -> bool:
+    """Whether validation images had no part in a recipe; with `through`, what a generator learnt from them does not count."""
+    keys = {validation.key, validation.upstream["real"].key}
 
     def touched(one: Recipe) -> bool:
-        if one.step == part.name and one.settings["part"] == "fit":
+        if one.step == part.name and one.settings["part"] == "fit" or through and one.step.startswith("lib.generator."):
             return False
         return one.key in keys or any(map(touched, one.upstream.values()))
     return not touched(recipe)
 
 
-def choose(store: Store, candidates: Mapping[str, list[Recipe]], validation: Recipe,
-           device: str) -> tuple[str, dict[str, dict[str, float]]]:
-    """The candidate that is best on the validation split, and every candidate's accuracy there: test images cannot come here."""
+def choose(store: Store, candidates: Mapping[str, list[Recipe]], validation: Recipe, device: str,
+           through: bool = False) -> tuple[str, dict[str, dict[str, float]]]:
+    """The candidate that is best on the validation split, and every candidate's accuracy there: test images cannot come here.
+
+    None may have learnt from validation images; with `through`, the generator of its synthetic images may.
+    """
     if validation.step != part.name or validation.settings["part"] != "validation":
         raise RepairError(f"a choice is made on the validation split alone, not on {validation.step}")
-    held = [validation, validation.upstream["real"]]
-    seen = [name for name, classifiers in candidates.items() if not all(clean(one, held) for one in classifiers)]
+    seen = [name for name, classifiers in candidates.items() if not all(clean(one, validation, through) for one in classifiers)]
     if seen:
         raise RepairError(f"{', '.join(seen)} learnt from validation images, so they cannot be compared on them")
     found = accuracy.scores(store, dict(candidates), {"validation": validation}, device)

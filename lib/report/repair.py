@@ -100,10 +100,11 @@ def chosen(choice, gain: Mapping[str, Mapping], tested: Mapping[str, float], gap
     """What the validation images chose and what that is worth on test images; `gain` is empty where the base was chosen."""
     seen = (f"On {held:,} validation images {len(choice.shares)} candidates were compared; chosen: {choice.name} "
             f"({percent(choice.shares[choice.name])})")
+    also = " The generator of the synthetic images had learnt from validation images too." if choice.through else ""
     if not gain:
-        return f"{seen}, which is the unrepaired arm."
+        return f"{seen}, which is the unrepaired arm.{also}"
     return (f"{seen}. It recognises {percent(tested)} of the test images, a gain of {points(gain['gain'])}: "
-            f"{share(gain['gain'], gap)}.")
+            f"{share(gain['gain'], gap)}.{also}")
 
 
 def sieved(remedies: Mapping[str, Remedy]) -> list[str]:

@@ -5,6 +5,7 @@ import pytest
 
 from lib.data import checks, images
 from lib.repair import combine, registry, split
+from lib.store import Recipe
 from tests.repair import toys
 
 
@@ -54,8 +55,7 @@ def test_no_remedy_has_a_test_image_upstream_and_no_candidate_a_validation_image
     assert not any("test" in upstream(one) for one in recipes)
     assert not any(validation.key == node.key for one in recipes for node in registry.nodes(one))
     filters = [name for name, one in found.items() if name.startswith("filter")]  # their judge here saw all training images
-    held = [validation, made.train]
-    seen = {name for name, one in found.items() if one.candidate and not all(split.clean(c, held) for c in one.classifiers)}
+    seen = {name for name, one in found.items() if one.candidate and not all(split.clean(c, validation) for c in one.classifiers)}
     assert seen == set(filters)
 
 
@@ -68,6 +68,25 @@ def test_a_choice_is_made_on_validation_images_alone(store):
         split.choose(store, {"sd": made.models["sd"]}, split.parts(made.train, 0.2, 0)[0], "cpu")
     with pytest.raises(registry.RepairError, match="real learnt from validation images"):
         split.choose(store, {"real": made.models["real"]}, validation, "cpu")
+
+
+def test_a_base_whose_generator_saw_validation_images_is_repaired_and_it_is_said(store):
+    made = toys.world()
+    fit, validation = split.parts(made.train, 0.2, 0)
+    taught = Recipe("lib.generator.conditional.trained", {}, {"real": made.train})
+    drawn = Recipe("lib.generator.sets.conditioned", {}, {"generator": taught})
+    direct, indirect = (Recipe("lib.classifier.fit.classifier", {}, {"set": one}) for one in (made.train, drawn))
+    assert not split.clean(indirect, validation) and split.clean(indirect, validation, through=True)
+    assert not split.clean(direct, validation, through=True)
+    wanted = made.settings | {"remedies": ["late_layers"], "blocks": [1], "curve": []}
+    for base, seen in (("sd", False), ("real", True)):
+        own = wanted | {"base": base}
+        found, _ = registry.planned(own["remedies"], made.models, made.sets | {"real": fit}, own)
+        if seen:  # a base that learnt from them itself cannot be chosen among
+            with pytest.raises(registry.RepairError, match="learnt from validation images"):
+                combine.combination(store, found, made.models, made.sets, own, validation)
+        else:
+            assert not combine.combination(store, found, made.models, made.sets, own, validation).through
 
 
 def test_the_combination_is_the_best_on_validation_and_stacks_what_was_chosen(store):

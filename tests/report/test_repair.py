@@ -55,10 +55,13 @@ def test_what_the_gap_is_made_of_in_words():
 
 
 def test_the_choice_in_words():
-    choice = SimpleNamespace(name="all", shares={"all": result(0.8), "sd": result(0.6)})
+    choice = SimpleNamespace(name="all", shares={"all": result(0.8), "sd": result(0.6)}, through=False)
     said = repair.chosen(choice, {"gain": result(0.14)}, result(0.75), GAP, 240)
     assert "On 240 validation images 2 candidates were compared; chosen: all" in said and "50 % of the gap" in said
     assert "unrepaired" in repair.chosen(choice, {}, result(0.6), GAP, 240)
+    assert "validation images too" not in said
+    choice.through = True
+    assert "had learnt from validation images too" in repair.chosen(choice, {}, result(0.6), GAP, 240)
     assert repair.share(result(0.1), result(-0.1)) == "with no gap to close"
 
 
