@@ -29,7 +29,7 @@ def large(gaps: Gaps, base: str) -> str:
         return "No synthetic training set was part of this run, so it gives the baseline that they must be held against."
     said = [f"{arm} {100 * gap['mean']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]" for arm, gap in gaps.items()]
     beaten = [arm for arm, gap in gaps.items() if gap["high"] < 0]
-    verdict = f"{listed(beaten)} teach less" if beaten else "none teaches measurably less"
+    verdict = f"{listed(beaten)} teach{'es' * (len(beaten) == 1)} less" if beaten else "none teaches measurably less"
     return minus(f"With equal steps, in points against {base}: {'; '.join(said)}: {verdict}.")
 
 

@@ -37,7 +37,7 @@ def test_the_abstract_fits_and_is_honest(arms, small):
     assert len(text.split()) <= 150 and ("small run" in text) == small
     assert ("No synthetic training set was part" in text) == (set(arms) == {"real"})
     assert f"it recognises {100 * arms['real']:.1f} %" in text
-    assert ("sd teach less" in text) == ("sd" in arms) and ("real+sd +20.0 [+15.0, +25.0]" in text) == ("real+sd" in arms)
+    assert ("sd teaches less" in text) == ("sd" in arms) and ("real+sd +20.0 [+15.0, +25.0]" in text) == ("real+sd" in arms)
 
 
 def test_limits_name_what_was_not_run():
