@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 from lib import progress, settings
+from lib.data.archive import located
+from lib.data.sources import SourceError
 from lib.generator import hub
 from lib.generator.hub import GeneratorError
 from lib.paths import ROOT
 from lib.settings import Generation, Settings, SettingsError
 
-HERE = ("", "shipped", "scratch")  # models that nobody has to bring
+HERE = ("", "shipped", "scratch", "given")  # models that nobody has to bring
 OWN = ("world", "digits", "cifar10")  # sources that the project makes or brings itself
 
 
@@ -27,9 +29,12 @@ def fetch(loaded: Settings) -> list[str]:
     path = ROOT / loaded.data.path
     if loaded.data.source == "cifar10":
         lines.append(f"CIFAR-10: {cifar10(path)}")
-    elif loaded.data.source not in OWN and not path.exists():
-        raise FetchError(f"data.path = {loaded.data.path!r}: source {loaded.data.source!r} is read from a download of your own, "
-                         f"which is not there; set it to where yours lies.\n{path}")
+    elif loaded.data.source == "folder" and not path.is_dir():
+        raise FetchError(f"data.path = {loaded.data.path!r}: source 'folder' is read from class folders of your own, which are "
+                         f"not there; set it to where yours lie.\n{path}")
+    elif loaded.data.source not in (*OWN, "folder"):
+        where = located(path, f"the files of source {loaded.data.source!r}")
+        lines.append(f"{loaded.data.source}: {where}, a download of your own")
     return lines
 
 
@@ -58,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     profile = parser.parse_args(arguments).profile
     try:
         lines = fetch(settings.load(profile))
-    except (SettingsError, GeneratorError, FetchError, OSError) as error:
+    except (SettingsError, GeneratorError, FetchError, SourceError, OSError) as error:
         print(f"\n{str(error).replace('PROFILE=…', f'PROFILE={profile}')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -66,12 +66,26 @@ class Data(Section):
     flip: bool  # whether a mirrored image is still of its class
 
 
-class Inversion(Section):
+class Trained(Section):
+    """What both chapters that draw images say of a class-conditional model that is trained here."""
+
+    given: str  # a CIFAKE download whose FAKE half is the set `given`
+    space: Literal["latent", "pixel"]  # pixel only from scratch
+    channels: Annotated[list[Annotated[int, Field(ge=16, multiple_of=16)]], Field(min_length=1, max_length=4)]  # from scratch
+    fit_steps: Count
+    fit_batch: Count
+    fit_rate: Annotated[float, Field(gt=0, le=1)]
+    fit_snr: Annotated[float, Field(ge=0)]  # min-SNR weighting; 0: none
+
+
+class Inversion(Trained):
     """02_inversion: one learned conditioning for each real image, and the set `di` drawn between and around them."""
 
     count: Annotated[int, Field(ge=0)]  # real training images that get one; 0: no inversion in this profile
-    model: Text  # shipped, a diffusers folder, or a hub id
+    model: Text  # shipped, a diffusers folder, a hub id, or scratch
     revision: str  # of a hub id
+    prior: Literal["real", "given"]  # the images that a model from scratch learns from
+    known: Annotated[int, Field(ge=0)]  # so many of the images of `given`; 0: as many as there are real ones
     tokens: Count  # rows of an embedding
     steps: Count  # updates of each embedding
     rate: Annotated[float, Field(gt=0, le=10)]
@@ -96,12 +110,12 @@ class Inversion(Section):
     noises: Annotated[list[Annotated[float, Field(ge=0, le=2)]], AfterValidator(_each_once)]
 
 
-class Generation(Section):
+class Generation(Trained):
     """03_generation: the synthetic images."""
 
     sets: Annotated[list[Literal["sd", "cd", "given"]], AfterValidator(_each_once)]  # prompted, class-conditional, of others
     images: Count  # of each set
-    model: Text  # of `sd`: shipped, a diffusers folder, or a hub id
+    model: Text  # of `sd`: shipped, a diffusers folder, a hub id, or given: the images that somebody else published
     revision: str  # of a hub id
     facts: Text  # what the recipes can say of the classes: params/classes/<facts>.yaml
     recipe: Text  # of the prompts
@@ -115,13 +129,7 @@ class Generation(Section):
     guidances: Annotated[list[Annotated[float, Field(ge=1, le=30)]], AfterValidator(_each_once)]  # at `recipe`
     sweep: Annotated[int, Field(ge=0)]  # images of each point of the sweep
     start: Text  # what `cd` is trained from: shipped, scratch, a diffusers folder, or a hub id
-    space: Literal["latent", "pixel"]  # pixel only from scratch
-    fit_steps: Count
-    fit_batch: Count
-    fit_rate: Annotated[float, Field(gt=0, le=1)]
-    fit_snr: Annotated[float, Field(ge=0)]  # min-SNR weighting; 0: none
     class_guidance: Annotated[float, Field(ge=1, le=30)]
-    given: str  # a CIFAKE download whose FAKE half is `given`
     judge_epochs: Count  # of the real-trained classifier that says what it sees in each set
 
 
@@ -138,6 +146,7 @@ class Training(Section):
     smoothing: Share
     recipe: Literal["standard", "multicrop"]  # of augmentation
     precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on CUDA
+    balance: bool  # whether classes count equally in the loss, however many images each has
     ema: Annotated[float, Field(ge=0, lt=1)]  # average of the weights that is kept; 0: the last ones
     memory: Count  # megabytes of images; larger arms are read from their shards while training
     by_epochs: Annotated[list[Arm], AfterValidator(_each_once)]  # trained once more for as many passes as `real`

@@ -18,6 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 from lib import settings
+from lib.data.sources import SourceError
 from lib.fetch import FetchError, cifar10, models
 from lib.fetch import fetch as fetch_all
 from lib.generator.hub import GeneratorError, fetch
@@ -234,6 +235,12 @@ def test_data_that_cannot_be_had_say_so(tmp_path, monkeypatch):
     with pytest.raises(FetchError, match="data.path = .*photos") as caught:
         fetch_all(loaded.model_copy(update={"data": data}))
     assert str(caught.value).splitlines()[-1] == str(tmp_path / "photos")
+    download = loaded.data.model_copy(update={"source": "cifake", "path": str(tmp_path / "cifake")})
+    with pytest.raises(SourceError, match="put your download there, or set data.path"):
+        fetch_all(loaded.model_copy(update={"data": download}))
+    (tmp_path / "cifake-1.zip").write_bytes(b"")
+    (line,) = fetch_all(loaded.model_copy(update={"data": download}))
+    assert line == f"cifake: {tmp_path / 'cifake-1.zip'}, a download of your own"
 
 
 # -- as typed -----------------------------------------------------------------------------------------------------------

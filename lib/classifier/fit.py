@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +68,7 @@ def recipes(training, study, steps: int, flip: bool, sets: Mapping[str, Recipe],
     `steps` gives every arm the same `steps`, `epochs` as many passes over its images as `steps` are over `real`.
     """
     shared = {name: getattr(training, name, DEFAULTS.get(name)) for name in FACTS} | {"flip": flip, "device": study.device}
+    shared |= {"balance": True} if getattr(training, "balance", False) else {}
     base, found = (sizes or {}).get("real"), {}
     for arm in training.arms if names is None else names:
         upstream = {name: sets[name] for name in arms.names(arm, sets)}
@@ -117,12 +118,13 @@ def fit(images: ImageSet | Shards, settings: dict, seed: int) -> tuple[torch.nn.
     ema = get_ema_multi_avg_fn(settings["ema"])
     average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True) if settings["ema"] else None
     draws, look, watch = compute.generator(seed, "draws"), recipe_of(settings, model), Watch(steps, settings, model)
+    weight = class_weights(images.counts(), settings, where)
     lower = torch.autocast(where.type, torch.bfloat16, enabled=bf16(settings["precision"], where))
     with progress.track(f"fit {settings['arm']}", steps) as bar:
         for i, (pixels, labels) in enumerate(batches(images, settings["batch"], steps, draws, where)):
             with lower:
                 said = [model(view) for view in look(pixels, draws, settings["flip"])]
-                loss = torch.stack([F.cross_entropy(logits.float(), labels, label_smoothing=settings["smoothing"])
+                loss = torch.stack([F.cross_entropy(logits.float(), labels, weight, label_smoothing=settings["smoothing"])
                                     for logits in said]).mean()
             watch.see(i, loss, said[0], labels, model)
             optimiser.zero_grad()
@@ -133,6 +135,14 @@ def fit(images: ImageSet | Shards, settings: dict, seed: int) -> tuple[torch.nn.
                 average.update_parameters(model)
             bar.add(1, f"loss {watch.curve[-1][1]:.2f}")
     return (average.module if average else model).eval(), watch.curve
+
+
+def class_weights(counts: Sequence[float], settings: Mapping, where: torch.device) -> torch.Tensor | None:
+    """Weight of each class (classes,) in the loss, so that classes of these counts weigh alike; None where none are wanted."""
+    if not settings.get("balance"):
+        return None
+    shares = torch.as_tensor(np.asarray(counts, np.float32))
+    return torch.where(shares > 0, shares.sum() / (len(shares) * shares), 0).to(where)
 
 
 class Watch:

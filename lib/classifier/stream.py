@@ -26,9 +26,14 @@ class Shards:
     classes: tuple[str, ...]
     size: int  # pixels a side
     buffer: int  # images in memory
+    held: tuple[int, ...] = ()  # images of each class
 
     def __len__(self) -> int:
         return sum(len(rows) for _, rows in self.parts)
+
+    def counts(self) -> np.ndarray:
+        """Images of each class (classes,)."""
+        return np.array(self.held)
 
     @property
     def megabytes(self) -> float:
@@ -61,7 +66,7 @@ class Shards:
 
 def opened(arm: str, artefacts: Mapping[str, Artefact], seed: int, base: int | None, buffer: int) -> Shards:
     """The same images that `arms.assemble` takes, none of them read yet."""
-    parts, first = [], None
+    parts, first, seen = [], None, []
     for term in arms.parse(arm):
         files = artefacts[term.name].files
         labels = [pq.read_table(path, columns=["label"])["label"].to_numpy() for path in files]
@@ -70,9 +75,11 @@ def opened(arm: str, artefacts: Mapping[str, Artefact], seed: int, base: int | N
         first = first or kind
         arms.complete(arm, term.name, np.concatenate(labels), kind, first)
         kept, starts = arms.positions(term, np.concatenate(labels), base, seed), np.cumsum([0, *map(len, labels)])
+        seen.append(np.concatenate(labels)[kept])
         parts += [(path, kept[(kept >= low) & (kept < high)] - low)
                   for path, low, high in zip(files, starts, starts[1:], strict=False)]
-    return Shards([(path, rows) for path, rows in parts if len(rows)], *first, buffer)
+    return Shards([(path, rows) for path, rows in parts if len(rows)], *first, buffer,
+                  tuple(np.bincount(np.concatenate(seen), minlength=len(first[0])).tolist()))
 
 
 def _read(path: Path, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -24,6 +24,7 @@ from lib.data.sources import Source, SourceError
 from lib.store import digest
 
 DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError)
+ENDS = (".zip", ".tar", ".tar.xz", ".tar.gz", ".tgz")  # of archives
 Files = dict[str, Callable[[], bytes]]  # name within the download -> what reads the file
 
 
@@ -36,20 +37,16 @@ class Entry:
     read: Callable[[], bytes]
 
 
-@dataclass(frozen=True)
-class Download(Source):
-    """A source that may have left some unreadable images out."""
-
-    skipped: tuple[str, ...] = ()
-
-
 def source(path: Path, entries: dict[str, Entry], classes: tuple[str, ...], mark: str, size: int, seed: int,
-           allowed: int) -> Download:
-    """The pictures as a source of size x size; in each split classes come in turn; up to `allowed` bad files are left out."""
+           allowed: int, skipped: Sequence[str]) -> Source:
+    """The pictures as a source of size x size; in each split classes come in turn.
+
+    Up to `allowed` bad files are looked for and left out; those `skipped` are known to be bad.
+    """
     names = sorted(entries)
     numbers = {name: i for i, name in enumerate(names)}
     reads = {name: entries[name].read for name in names}
-    skipped = unreadable(path, reads, allowed) if allowed else ()  # else the first that is wanted stops the run
+    skipped = unreadable(path, reads, allowed) if allowed else tuple(skipped)  # else the first that is wanted stops the run
     good = {name: entries[name] for name in names if name not in skipped}
     order = {split: in_turn(good, split, classes, seed, path) for split in ("train", "test")}
 
@@ -65,7 +62,7 @@ def source(path: Path, entries: dict[str, Entry], classes: tuple[str, ...], mark
         labels, seeds = np.array([(entries[name].label, numbers[name]) for name in found], np.int64).T
         return ImageSet(np.stack([read_one(name) for name in found]), labels, classes, seeds, found, ("",) * len(found))
 
-    return Download(classes, {split: len(found) for split, found in order.items()}, read, mark, skipped)
+    return Source(classes, {split: len(found) for split, found in order.items()}, read, mark, skipped)
 
 
 def in_turn(entries: dict[str, Entry], split: str, classes: tuple[str, ...], seed: int, path: Path) -> list[str]:
@@ -79,13 +76,28 @@ def in_turn(entries: dict[str, Entry], split: str, classes: tuple[str, ...], see
     return [name for turn in itertools.zip_longest(*groups) for name in turn if name is not None]
 
 
+def located(path: Path, what: str) -> Path:
+    """The download that a path means: itself, or the one folder or archive beside it whose name begins alike."""
+    if path.exists():
+        return path
+    there = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    fit = [one for one in there if one.name.lower().startswith(path.name.lower()) and (one.is_dir() or one.name.endswith(ENDS))]
+    if len(fit) == 1:
+        return fit[0]
+    found = ", ".join(one.name for one in (fit or there)[:8]) or "nothing"
+    why = f"{len(fit)} downloads fit ({found}); set data.path to one of them" if fit else \
+        f"nothing is there (beside it: {found}); put your download there, or set data.path to where it lies"
+    raise SourceError(f"{why}. It should hold {what}, as a folder {path.name}/ or as {path.name}*{', *'.join(ENDS)}.\n{path}")
+
+
 def opened(path: Path, what: str) -> tuple[Files, str]:
-    """All files of a folder or archive, and a fingerprint of it; `what` says in errors how many there should be."""
+    """All files of a folder or archive, and a fingerprint of it; `what` says in errors what there should be."""
+    path = located(path, what)
     if path.is_file():
         return _archive(path, path.stat().st_mtime_ns, what)
     files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
     if not files:
-        raise SourceError(f"no such folder or archive, or an empty one; say where your download lies, which should hold {what}."
+        raise SourceError(f"an empty folder; put your download there, or set data.path to where it lies. It should hold {what}."
                           f"\n{path}")
     stats = repr([(name, file.stat().st_size, file.stat().st_mtime_ns) for name, file in files.items()])
     return {name: file.read_bytes for name, file in files.items()}, hashlib.sha256(stats.encode()).hexdigest()[:20]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -12,7 +13,7 @@ import yaml
 from lib.compute import seed_of
 from lib.data import archive
 from lib.data.archive import Entry
-from lib.data.sources import SourceError
+from lib.data.sources import Source, SourceError
 from lib.paths import PARAMS
 
 FOLDER = re.compile(r"(?:.*/)?(?P<split>train|val)/(?P<id>n\d{8})/[^/.][^/]*\.(?i:jpe?g)")
@@ -22,9 +23,9 @@ MELANOMA = ("other", "melanoma")
 TESTED = 5  # one lesion in so many is for testing
 
 
-def open_imagenette(path: Path, size: int, seed: int = 0, allowed: int = 0) -> archive.Download:
+def open_imagenette(path: Path, size: int, seed: int = 0, allowed: int = 0, skipped: Sequence[str] = ()) -> Source:
     """Folders `train/<wnid>/` and `val/<wnid>/`; `val` is for testing."""
-    files, mark = archive.opened(path, "Imagenette's 13,394 images")
+    files, mark = archive.opened(path, "Imagenette's 13,394 images (train/n01440764/*.JPEG and so on)")
     rows = yaml.safe_load((PARAMS / "classes" / "imagenette.yaml").read_text(encoding="utf-8"))["classes"]
     labels = {row["id"]: k for k, row in enumerate(rows)}
     entries = {}
@@ -34,12 +35,12 @@ def open_imagenette(path: Path, size: int, seed: int = 0, allowed: int = 0) -> a
                               f"data.source: folder.\n{path}")
         if match:
             entries[match[0]] = Entry("train" if match["split"] == "train" else "test", labels[match["id"]], read)
-    return archive.source(path, entries, tuple(row["name"] for row in rows), mark, size, seed, allowed)
+    return archive.source(path, entries, tuple(row["name"] for row in rows), mark, size, seed, allowed, skipped)
 
 
-def open_ham10000(path: Path, size: int, seed: int = 0, allowed: int = 0) -> archive.Download:
+def open_ham10000(path: Path, size: int, seed: int = 0, allowed: int = 0, skipped: Sequence[str] = ()) -> Source:
     """Melanoma against the rest, split by lesion: several pictures show the same one, and a split by picture would leak."""
-    files, mark = archive.opened(path, "HAM10000's 10,015 images and their table")
+    files, mark = archive.opened(path, "HAM10000's 10,015 images (ISIC_*.jpg) and HAM10000_metadata.csv")
     tables = [name for name in files if TABLE.fullmatch(name)]
     if len(tables) != 1:
         raise SourceError(f"expected one file HAM10000_metadata.csv, found {len(tables)}; get the set again.\n{path}")
@@ -47,10 +48,10 @@ def open_ham10000(path: Path, size: int, seed: int = 0, allowed: int = 0) -> arc
     entries = {}
     for row in _rows(files[tables[0]](), tables[0], path):
         if row["image_id"] not in pictures:
-            raise SourceError(f"{row['image_id']} stands in {tables[0]}, but its image is not there; get the set again.\n{path}")
+            raise SourceError(f"{row['image_id']} stands in {tables[0]}, but its image is not there; unpack zips within the download, or get the set again.\n{path}")
         name, read = pictures[row["image_id"]]
         entries[name] = Entry(split_of(row["lesion_id"], seed), int(row["dx"] == "mel"), read)
-    return archive.source(path, entries, MELANOMA, mark, size, seed, allowed)
+    return archive.source(path, entries, MELANOMA, mark, size, seed, allowed, skipped)
 
 
 def split_of(lesion: str, seed: int) -> str:

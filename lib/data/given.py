@@ -8,46 +8,68 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lib import progress
 from lib.data import archive, checks, images
 from lib.data.sources import Source, SourceError
 from lib.paths import ROOT
-from lib.store import Recipe, Store, step
+from lib.store import Parts, Recipe, Store, step
 
+SIZE = 32  # pixels a side, as they were published
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 NAME = re.compile(r"(?:\./)?(?:\w[^/]*/)?(?P<name>(?P<split>train|test)/(?P<half>REAL|FAKE)/[^/.][^/]*?"
                   r"(?: \((?P<label>\d+)\))?\.(?i:jpe?g))")
 
 
-@step(version=1)
-def given(store: Store, recipe: Recipe) -> dict[str, Callable]:
+@step(version=2)
+def given(store: Store, recipe: Recipe) -> Parts:
     """The first `count` images of CIFAKE's synthetic training half, as shards."""
     wanted = recipe.settings
-    source = open_cifake(ROOT / wanted["path"], "FAKE", wanted["size"], recipe.seed, wanted["allowed"])
+    source = open_cifake(ROOT / wanted["path"], "FAKE", wanted["size"], recipe.seed, skipped=wanted["skipped"])
     return {name: functools.partial(lambda where, path: images.write(path, source.read("train", where)), positions)
             for name, positions in images.shards(wanted["count"], wanted["shard"]).items()}
 
 
-def recipe(path: str, count: int, size: int, shard: int, seed: int, allowed: int = 0) -> Recipe:
+def recipe(path: str, count: int, size: int, seed: int, allowed: int = 0, shard: int = 500) -> Recipe:
     """Of the set `given`; `path` relative to the checkout or absolute."""
     source = open_cifake(ROOT / path, "FAKE", size, seed, allowed)
     if count > source.splits["train"]:
         raise SourceError(f"{count} images are wanted of train/FAKE, which has {source.splits['train']}.\n{ROOT / path}")
-    return given({"path": path, "count": count, "size": size, "shard": shard, "allowed": allowed, "print": source.print}, seed)
+    return given({"path": path, "count": count, "size": size, "shard": shard, "skipped": source.skipped, "print": source.print},
+                 seed)
 
 
-def open_cifake(path: Path, half: Literal["REAL", "FAKE"], size: int, seed: int = 0, allowed: int = 0) -> archive.Download:
+def open_cifake(path: Path, half: Literal["REAL", "FAKE"], size: int, seed: int = 0, allowed: int = 0,
+                skipped: Sequence[str] = ()) -> Source:
     """One half of CIFAKE, size x size; position i has class i % 10 while there are such; up to `allowed` bad files go."""
-    files, fingerprint = archive.opened(path, "CIFAKE's 120,000 images")
-    return archive.source(path, _named(files, half, path), CLASSES, fingerprint, size, seed, allowed)
+    files, fingerprint = archive.opened(path, "CIFAKE's 120,000 images (train/REAL/0001 (2).jpg and so on)")
+    return archive.source(path, _named(files, half, path), CLASSES, fingerprint, size, seed, allowed, skipped)
 
 
-def defects(source: Source) -> dict[str, object]:
+@step(version=1)
+def copies(store: Store, recipe: Recipe) -> Parts:
+    """Exact copies in one whole half, at its own size."""
+    wanted = recipe.settings
+
+    def write(path: Path) -> None:
+        source = open_cifake(ROOT / wanted["path"], wanted["half"], SIZE, recipe.seed, skipped=wanted["skipped"])
+        path.write_text(json.dumps(defects(source)), encoding="utf-8")
+    return {"defects.json": write}
+
+
+def defects_of(store: Store, images: Recipe, half: Literal["REAL", "FAKE"]) -> dict[str, Any]:
+    """What `defects` finds in the whole half that a set's images came from; looked for once."""
+    known = {name: images.settings.get(name, default) for name, default in (("path", ""), ("print", ""), ("skipped", []))}
+    made = store.make(copies(known | {"half": half}, images.seed))
+    return json.loads(made.path("defects.json").read_text(encoding="utf-8"))
+
+
+def defects(source: Source) -> dict[str, Any]:
     """Exact copies by decoded pixels: pairs within train, and test images that equal a train image; some by name."""
     train, test = _hashed(source, "train"), _hashed(source, "test")
     pairs = [pair for names in train.values() for pair in itertools.combinations(names, 2)]

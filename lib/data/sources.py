@@ -32,13 +32,14 @@ class Source:
     splits: dict[str, int]  # how many images each split can give
     read: Callable[[str, Sequence[int]], ImageSet]  # split, positions -> those images
     print: str = ""  # fingerprint of files that could change
+    skipped: tuple[str, ...] = ()  # unreadable files that were left out
 
 
 @step(version=1)
 def real(store: Store, recipe: Recipe) -> dict[str, Callable]:
     """The first `count` images of one split, as shards."""
     wanted = recipe.settings
-    source = open_source(wanted["source"], wanted["path"], wanted["resolution"], recipe.seed, wanted.get("bad_files", 0))
+    source = open_source(wanted["source"], wanted["path"], wanted["resolution"], recipe.seed, skipped=wanted.get("skipped", ()))
 
     def write(positions: range, path: Path) -> None:
         images.write(path, source.read(wanted["split"], positions))
@@ -57,20 +58,20 @@ def recipes(data: Any, seed: int) -> dict[str, Recipe]:
             have = source.splits[split]
             raise SourceError(f"data.{split} = {count}: source {data.source!r} has {have} {split} images")
     shared = {"source": data.source, "path": data.path, "resolution": data.resolution, "shard": data.shard,
-              "print": source.print} | ({"bad_files": data.bad_files} if data.bad_files else {})
+              "print": source.print} | ({"skipped": source.skipped} if source.skipped else {})
     return {split: real(shared | {"split": split, "count": count}, seed) for split, count in counts.items() if count}
 
 
-def open_source(name: str, path: str, size: int, seed: int, bad_files: int = 0) -> Source:
-    """The source of that name, delivering images of size x size."""
+def open_source(name: str, path: str, size: int, seed: int, bad_files: int = 0, skipped: Sequence[str] = ()) -> Source:
+    """The source of that name, delivering images of size x size, without up to so many bad files, or without those named."""
     from lib.data import downloads, given  # which need this module
 
     where = ROOT / path
     openers = {"world": lambda: _world(size, seed), "digits": lambda: _digits(size, seed),
                "cifar10": lambda: _cifar10(where, size), "folder": lambda: _folder(where, size, seed),
-               "cifake": lambda: given.open_cifake(where, "REAL", size, seed, bad_files),
-               "imagenette": lambda: downloads.open_imagenette(where, size, seed, bad_files),
-               "ham10000": lambda: downloads.open_ham10000(where, size, seed, bad_files)}
+               "cifake": lambda: given.open_cifake(where, "REAL", size, seed, bad_files, skipped),
+               "imagenette": lambda: downloads.open_imagenette(where, size, seed, bad_files, skipped),
+               "ham10000": lambda: downloads.open_ham10000(where, size, seed, bad_files, skipped)}
     return openers[name]()
 
 

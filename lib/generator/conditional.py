@@ -1,8 +1,12 @@
-"""The method `class`: class-conditional diffusion trained on the real training images, from pretrained weights or nothing."""
+"""The method `class`: class-conditional diffusion trained on the real training images, from pretrained weights or nothing.
+
+Trained from nothing on images that somebody else made, it is a generator that knows the synthetic domain only.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import numpy as np
 import torch
 
 from lib import compute, progress
-from lib.data import images
+from lib.data import given, images
 from lib.data.captions import article
 from lib.data.images import ImageSet
 from lib.generator import fit
@@ -28,13 +32,15 @@ GRID = 8  # latents a side of a model trained from nothing, where the images are
 
 @step(version=1)
 def trained(store: Store, recipe: Recipe) -> Parts:
-    """A generator of the real training images' classes; resumes from its last checkpoint."""
-    if recipe.upstream["real"].settings["split"] != "train":
-        raise GeneratorError("a generator may learn from the training images only: give the recipe of split `train`")
+    """A generator of the classes of upstream `real` or `given`; resumes from its last checkpoint."""
+    (teacher,) = recipe.upstream.values()
+    if teacher.step != given.given.name and teacher.settings.get("split") != "train":
+        raise GeneratorError("a generator may learn from real training images or from images that somebody else made: give "
+                             f"the recipe of split `train` or of `given`, not {teacher.settings.get('split', teacher.step)!r}")
 
     def write(path: Path) -> None:
         wanted, state = recipe.settings, store.folder(recipe) / "fit"
-        real = images.load(store.make(recipe.upstream["real"]))
+        real = images.load(store.make(teacher))
         how = fit.Recipe(**wanted["fit"], seed=recipe.seed)
         generator = begin(wanted, real, recipe.seed).to(compute.device(wanted["device"]))
         losses = fit.fit(generator, examples(generator, real, wanted["flip"]), how, state, Look(state, len(real.classes)))
@@ -51,7 +57,7 @@ def opened(artefact: Artefact, device: str = "auto") -> tuple[Generator, dict]:
 def begin(wanted: dict, real: ImageSet, seed: int) -> Generator:
     """What training starts from: a text-to-image model whose words become a table of classes, or nothing."""
     if wanted["start"] == SCRATCH:
-        return from_nothing(real, wanted["space"], seed, min(200, wanted["fit"]["steps"]))
+        return from_nothing(real, wanted["space"], wanted["channels"], seed, min(200, wanted["fit"]["steps"]))
     if wanted["space"] == "pixel":
         raise GeneratorError("generation.space = 'pixel' needs generation.start = 'scratch': pretrained weights have latents")
     return with_classes(loaded(wanted["start"], wanted["revision"], wanted["device"]), real.classes)
@@ -69,11 +75,12 @@ def with_classes(text: Generator, classes: tuple[str, ...]) -> Generator:
     return Generator(unet, text.scheduler, text.vae, table=table)
 
 
-def from_nothing(real: ImageSet, space: str, seed: int, refining: int) -> Generator:
+def from_nothing(real: ImageSet, space: str, channels: Sequence[int], seed: int, refining: int) -> Generator:
     """Untrained, of the images' own size; in latent space with an autoencoder of their own patches."""
     size = real.images.shape[1]
     vae = patches(real.images, seed, refining) if space == "latent" else None
-    return Generator.build(Design(resolution=size, classes=len(real.classes)), vae, seed=seed)
+    attention = tuple(level > 0 or len(channels) == 1 for level in range(len(channels)))  # none at the finest level
+    return Generator.build(Design(size, tuple(channels), attention, classes=len(real.classes)), vae, seed=seed)
 
 
 def patches(pictures: np.ndarray, seed: int, steps: int) -> PatchAutoencoder:
@@ -112,12 +119,12 @@ class Look:
         progress.say(f"samples at step {step}: {path}")
 
 
-def recipe(generation, study, data: dict, real: Recipe) -> Recipe:
-    """The training that section `generation` of the settings describes."""
-    how = fit.Recipe(generation.fit_steps, generation.fit_batch, generation.fit_rate, warmup=generation.fit_steps // 10,
-                     decay=0.5, ema=0.99, snr=generation.fit_snr, keep=max(20, generation.fit_steps // 3))
+def recipe(section, study, data: dict, start: str, revision: str = "", **teacher: Recipe) -> Recipe:
+    """The training that a section of the settings describes; `teacher` is real=recipe or given=recipe."""
+    how = fit.Recipe(section.fit_steps, section.fit_batch, section.fit_rate, warmup=section.fit_steps // 10,
+                     decay=0.5, ema=0.99, snr=section.fit_snr, keep=max(20, section.fit_steps // 3))
     how = {name: value for name, value in asdict(how).items() if name != "seed"}
-    scratch = generation.start == SCRATCH
-    return trained({"start": generation.start, "revision": generation.revision, "space": generation.space, "fit": how,
-                    "print": "" if scratch else fingerprint(generation.start), "flip": data["flip"],
-                    "device": study.device}, study.seed, real=real)
+    own = {"revision": "", "print": "", "channels": section.channels} if start == SCRATCH else \
+        {"revision": revision, "print": fingerprint(start)}
+    return trained({"start": start, "space": section.space, "fit": how, "flip": data["flip"], "device": study.device} | own,
+                   study.seed, **teacher)

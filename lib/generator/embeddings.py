@@ -23,7 +23,7 @@ from lib.compute import seed_of
 from lib.data import images
 from lib.data.checks import thumbnails
 from lib.data.images import ImageSet
-from lib.generator import probe
+from lib.generator import conditional, probe
 from lib.generator.invert import (
     Inversion,
     InversionError,
@@ -71,7 +71,7 @@ def embeddings(store: Store, recipe: Recipe) -> Parts:
 
     def write(positions: range, path: Path) -> None:
         real = images.load(store.make(recipe.upstream["real"])).take(positions)
-        generator = generator_of(store, wanted)
+        generator = generator_of(store, recipe)
         latents, spread = encoded(generator, real.images)
         found = invert(generator, latents, real.labels, real.sources, Inversion(**wanted["inversion"]), recipe.seed,
                        class_conditioning(generator, real.classes), spread)
@@ -113,16 +113,24 @@ def inverted(store: Store, recipe: Recipe) -> Parts:
 
     def write(positions: range, path: Path) -> None:
         learned = opened(store.make(recipe.upstream["embeddings"]))
-        generator = generator_of(store, wanted)
+        generator = generator_of(store, recipe)
         images.write(path, draw(generator, learned, wanted, recipe.seed, positions))
 
     parts = images.shards(wanted["count"], wanted["shard"])
     return {name: functools.partial(write, positions) for name, positions in parts.items()}
 
 
-def generator_of(store: Store, wanted: dict) -> Generator:
-    """The generator of the settings, in what it runs fastest in here."""
-    return probe.tuned(store, loaded(wanted["model"], wanted["revision"], wanted["device"]))
+def generator_of(store: Store, recipe: Recipe) -> Generator:
+    """The generator of a recipe's settings, or its upstream one that was trained here, in what it runs fastest in."""
+    wanted, own = recipe.settings, recipe.upstream.get("generator")
+    return probe.tuned(store, _trained(store.make(own).folder, wanted["device"]) if own else
+                       loaded(wanted["model"], wanted["revision"], wanted["device"]))
+
+
+@functools.lru_cache(maxsize=1)
+def _trained(folder: Path, device: str) -> Generator:
+    """A generator that was trained here, loaded once in a process."""
+    return conditional.opened(Artefact(folder, {}), device)[0]
 
 
 class Place(NamedTuple):
@@ -143,7 +151,7 @@ def planned(store: Store, recipe: Recipe) -> Parts:
     def write(positions: range, path: Path) -> None:
         learned = opened(store.make(recipe.upstream["embeddings"]))
         places = [Place(*wanted["plan"][i]) for i in positions]
-        images.write(path, follow(generator_of(store, wanted), learned, places, wanted))
+        images.write(path, follow(generator_of(store, recipe), learned, places, wanted))
 
     parts = images.shards(len(wanted["plan"]), wanted["shard"])
     return {name: functools.partial(write, positions) for name, positions in parts.items()}
@@ -216,7 +224,7 @@ def identified(store: Store, recipe: Recipe) -> Parts:
 
     def write(positions: range, path: Path) -> None:
         learned = opened(store.make(recipe.upstream["embeddings"]))
-        generator = generator_of(store, wanted)
+        generator = generator_of(store, recipe)
         latents, spread = encoded(generator, images.load(store.make(recipe.upstream["real"])).images[:positions.stop])
         hits = identification(generator, Pictures(latents, learned.ids, recipe.seed, spread), learned, positions)
         save_file({"identified": torch.from_numpy(hits)}, path)

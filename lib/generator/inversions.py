@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lib.compute import seed_of
+from lib.data import given
+from lib.generator import conditional
 from lib.generator.embeddings import Place, embeddings, identified, inverted, opened, order, partner, planned
 from lib.generator.invert import Inversion, Inverted
 from lib.generator.models import fingerprint
@@ -24,10 +26,12 @@ def recipes(inversion, study, data: dict, real: Recipe, labels: np.ndarray) -> d
     if not inversion.count:
         return {}
     seed, labels = study.seed, labels[:inversion.count]
-    model = {"model": inversion.model, "revision": inversion.revision, "print": fingerprint(inversion.model),
+    scratch = inversion.model == conditional.SCRATCH
+    model = {"model": inversion.model, "revision": inversion.revision, "print": "" if scratch else fingerprint(inversion.model),
              "device": study.device}
+    frozen = {"generator": prior(inversion, study, data, real)} if scratch else {}
     learned = embeddings(model | {"count": len(labels), "shard": inversion.shard, "inversion": asdict(how(inversion))}, seed,
-                         real=real)
+                         real=real, **frozen)
     sampler = {"guidance": inversion.guidance, "steps": inversion.sampler_steps, "scheduler": inversion.scheduler,
                "guided": inversion.guided, "batch": inversion.batch}
     drawn = model | {"resolution": data["resolution"], "shard": 4 * inversion.batch, "sampler": sampler}
@@ -35,9 +39,18 @@ def recipes(inversion, study, data: dict, real: Recipe, labels: np.ndarray) -> d
     plans = {"rebuilt": rebuilt(measured, seed), "ways": ways(labels, inversion, seed), "strips": strips(labels, inversion, seed)}
     return {"embeddings": learned,
             "di": inverted(drawn | {"count": inversion.images, "alpha": inversion.alpha, "noise": inversion.noise}, seed,
-                           embeddings=learned),
-            **{name: planned(drawn | {"plan": plan}, seed, embeddings=learned) for name, plan in plans.items()},
-            "identified": identified(model | {"count": measured, "shard": 20}, seed, embeddings=learned, real=real)}
+                           embeddings=learned, **frozen),
+            **{name: planned(drawn | {"plan": plan}, seed, embeddings=learned, **frozen) for name, plan in plans.items()},
+            "identified": identified(model | {"count": measured, "shard": 20}, seed, embeddings=learned, real=real, **frozen)}
+
+
+def prior(inversion, study, data: dict, real: Recipe) -> Recipe:
+    """The training of a class-conditional model from scratch that is then frozen: on real images, or on somebody else's only."""
+    if inversion.prior == "real":
+        return conditional.recipe(inversion, study, data, conditional.SCRATCH, real=real)
+    count = inversion.known or real.settings["count"]
+    others = given.recipe(inversion.given, count, data["resolution"], study.seed, data["bad_files"])
+    return conditional.recipe(inversion, study, data, conditional.SCRATCH, given=others)
 
 
 def how(inversion, **changes) -> Inversion:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ from lib.generator.sample import Drawn, Sampler, sample
 from lib.paths import PARAMS
 from lib.store import Parts, Recipe, Store, step
 
+GIVEN = "given"  # in place of a model: images that somebody else made
 Say = Callable[[np.ndarray, list[int]], tuple[list[str] | torch.Tensor, list[str]]]  # labels, seeds -> conditioning, words
 
 
@@ -83,11 +85,14 @@ def collected(drawn: list[Drawn], labels: np.ndarray, classes: tuple[str, ...], 
 
 
 def recipes(generation, study, data: dict, real: Recipe) -> dict[str, Recipe]:
-    """The sets that section `generation` of the settings names: `sd` prompted, `cd` class-conditional, `given` others'."""
-    makers = {"sd": lambda: prompt_recipe(generation, study, data),
-              "cd": lambda: class_recipe(generation, study, data, real),
-              "given": lambda: given.recipe(generation.given, generation.images, data["resolution"], 4 * generation.batch,
-                                            study.seed)}
+    """The sets that section `generation` of the settings names: `sd` prompted, `cd` class-conditional, `given` others'.
+
+    Where the model of `sd` is `given`, its images are those that somebody else made and published.
+    """
+    def others() -> Recipe:
+        return given.recipe(generation.given, generation.images, data["resolution"], study.seed, data["bad_files"])
+    makers = {"sd": others if generation.model == GIVEN else lambda: prompt_recipe(generation, study, data),
+              "cd": lambda: class_recipe(generation, study, data, real), "given": others}
     return {name: makers[name]() for name in generation.sets}
 
 
@@ -102,7 +107,7 @@ def prompt_recipe(generation, study, data: dict, **changes) -> Recipe:
 def class_recipe(generation, study, data: dict, real: Recipe) -> Recipe:
     """A class-conditional set and, upstream of it, the training of its generator."""
     return conditioned(shared(generation, study, data, guidance=generation.class_guidance), study.seed,
-                       generator=conditional.recipe(generation, study, data, real))
+                       generator=conditional.recipe(generation, study, data, generation.start, generation.revision, real=real))
 
 
 def shared(generation, study, data: dict, **changes) -> dict:
@@ -118,35 +123,51 @@ def sweeps(generation, study, data: dict) -> dict[tuple[str, float], Recipe]:
     points = [(said, generation.guidance) for said in generation.recipes]
     points += [(generation.recipe, guidance) for guidance in generation.guidances]
     return {(said, guidance): prompt_recipe(generation, study, data, recipe=said, guidance=guidance, images=generation.sweep)
-            for said, guidance in dict.fromkeys(points)} if generation.sweep else {}
+            for said, guidance in dict.fromkeys(points)} if generation.sweep and generation.model != GIVEN else {}
 
 
 def described(recipe: Recipe) -> str:
     """How a set was made, in one sentence."""
     wanted = recipe.settings
-    if "sampler" not in wanted:
-        return f"Read from {wanted['path']}."
+    if recipe.step == given.given.name:
+        return f"Stable Diffusion 1.4's images, published as CIFAKE, read from {Path(wanted['path']).name}."
     how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"])
     if "recipe" in wanted:
         return f"Prompt: “{wanted['recipe']}”, model {wanted['model']}, {how}."
     if "alpha" in wanted:
         learned = recipe.upstream["embeddings"].settings
         return (f"Drawn around {learned['count']:,} embeddings of {learned['inversion']['steps']:,} updates each, "
-                f"α = {wanted['alpha']:g}, λ = {wanted['noise']:g}, model {wanted['model']}, {how}.")
-    training = recipe.upstream["generator"].settings
-    return f"Trained from {training['start']} for {training['fit']['steps']:,} steps of {training['fit']['batch']}; {how}."
+                f"α = {wanted['alpha']:g}, λ = {wanted['noise']:g}, model {model(recipe)}, {how}.")
+    return f"Trained {taught(recipe.upstream['generator'])}; {how}."
+
+
+def model(recipe: Recipe) -> str:
+    """The generator of an inversion set or its embeddings in a few words."""
+    own = recipe.upstream.get("generator")
+    return f"trained here {taught(own)}" if own else recipe.settings["model"]
+
+
+def taught(training: Recipe) -> str:
+    """What a class-conditional generator was trained from, on what, and how long."""
+    wanted, (teacher,) = training.settings, training.upstream.values()
+    start = "nothing" if wanted["start"] == conditional.SCRATCH else wanted["start"]
+    kind = "published synthetic" if teacher.step == given.given.name else "real training"
+    return (f"from {start} on {teacher.settings['count']:,} {kind} images for {wanted['fit']['steps']:,} steps of "
+            f"{wanted['fit']['batch']}")
 
 
 def costs(store: Store, recipes: dict[str, Recipe]) -> pd.DataFrame:
-    """A row a set: images, faults, seconds of sampling, of training before it, and images sampled a second."""
+    """A row a set: images, faults, seconds of sampling (if it was sampled here), of training before it, images a second."""
     rows = []
     for name, recipe in recipes.items():
         made, part = store.make(recipe), images.load(store.make(recipe))
         training = [store.make(upstream).manifest["made"]["seconds"] for upstream in recipe.upstream.values()]
+        own = recipe.step != given.given.name
         spent = made.manifest["made"]  # of the run that finished the set; one that resumed made only a part of it
         fresh = max(1, len(made.files) - spent["resumed_from"]) / len(made.files)
         rows.append({"set": name, "images": len(part), "again": sum(text != "[]" for text in part.columns.get("faults", [])),
                      "faulty": sum(map(bool, part.columns.get("fault", []))), "training": sum(training, 0.0),
-                     "seconds": spent["seconds"] / fresh, "rate": len(part) * fresh / spent["seconds"],
+                     "seconds": spent["seconds"] / fresh if own else "–",
+                     "rate": len(part) * fresh / spent["seconds"] if own else "–",
                      "device": spent["device"]})
     return pd.DataFrame(rows)

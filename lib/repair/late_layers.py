@@ -46,6 +46,7 @@ def retrain(model: nn.Module, sets: Sequence[tuple[ImageSet, int]], settings: Ma
     optimiser = torch.optim.SGD(weights, settings["rate"], momentum=0.9, nesterov=True, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings["rate"], max(4, steps), pct_start=0.5,
                                                    cycle_momentum=False)
+    weight = fit.class_weights(sum(count * part.counts() / len(part) for part, count in sets), settings, where)
     draws, look = compute.generator(seed, "repair"), fit.recipe_of({"architecture": "this"} | dict(settings), model)
     watch = fit.Watch(steps, {"arm": "repair"}, model)
     streams = [fit.batches(part, count, steps, compute.generator(seed, "repair", k), where)
@@ -53,7 +54,7 @@ def retrain(model: nn.Module, sets: Sequence[tuple[ImageSet, int]], settings: Ma
     for i, mixed in enumerate(zip(*streams, strict=True)):
         pixels, labels = (torch.cat(part) for part in zip(*mixed, strict=True))
         said = [model(view) for view in look(pixels, draws, settings["flip"])]
-        loss = torch.stack([F.cross_entropy(one, labels, label_smoothing=settings["smoothing"]) for one in said]).mean()
+        loss = torch.stack([F.cross_entropy(one, labels, weight, label_smoothing=settings["smoothing"]) for one in said]).mean()
         watch.see(i, loss, said[0], labels, model)
         optimiser.zero_grad()
         loss.backward()

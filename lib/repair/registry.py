@@ -29,7 +29,7 @@ import pandas as pd
 from lib.measure import accuracy
 from lib.store import Recipe, Store
 
-SHARED = ("batch", "smoothing", "flip", "device")  # of the base classifiers' training, which every further training keeps
+SHARED = ("batch", "smoothing", "balance", "flip", "device")  # of the base's training, which every other keeps
 Models = Mapping[str, list[Recipe]]
 
 
@@ -53,7 +53,8 @@ class Remedy:
 
 def context(section, study, base: Recipe) -> dict[str, Any]:
     """The settings that remedies get."""
-    return section.model_dump() | {"training": {name: base.settings[name] for name in SHARED}, "seed": study.seed}
+    kept = {name: base.settings[name] for name in SHARED if name in base.settings}
+    return section.model_dump() | {"training": kept, "seed": study.seed}
 
 
 def planned(names: Iterable[str], models: Models, sets: Mapping[str, Recipe],

@@ -8,13 +8,39 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lib.generator import sets
 from lib.generator.embeddings import Learned
 from lib.generator.invert import Inverted
 from lib.measure.accuracy import interval
 from lib.report.figures import color, value
+from lib.store import Recipe
 
 Result = Mapping[str, float]
 AIM = 0.95  # share of identified images from which on embeddings count as those of their images
+
+
+def frozen(embeddings: Recipe) -> str:
+    """Which model is inverted, and what it has seen."""
+    own = embeddings.upstream.get("generator")
+    if own is None:
+        return f"The frozen generator is the text-to-image model {sets.model(embeddings)}; it saw no real image of this study."
+    if "given" in own.upstream:
+        return (f"The frozen generator knows only the synthetic domain: a class-conditional model trained {sets.taught(own)} "
+                "(Stable Diffusion 1.4's, as CIFAKE has them) and on no real image. To invert it is not the same as to invert "
+                "Stable Diffusion itself, which has seen far more than these pictures.")
+    return (f"The frozen generator is a class-conditional model trained here {sets.taught(own)}: the same images that are then "
+            "inverted, so the set knows nothing that these do not tell.")
+
+
+def introduced(made: Mapping[str, Recipe]) -> str:
+    """What each synthetic set is, in a sentence each."""
+    said = {"lib.generator.sets.prompted": "{} is asked for each class in words, by a text-to-image model that never saw a "
+                                           "real image of this study",
+            "lib.data.given.given": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
+            "lib.generator.sets.conditioned": "{} knows classes instead of words and was trained on the real training images",
+            "lib.generator.embeddings.inverted": "{}, from the chapter before, is drawn between and around embeddings of real "
+                                                 "training images"}
+    return f"{'. '.join(said[recipe.step].format(name) for name, recipe in made.items())}."
 
 
 def curves(inverted: Inverted, marks: Sequence[int]) -> pd.DataFrame:
@@ -42,7 +68,7 @@ def fell(frame: pd.DataFrame) -> str:
         return f"The loss does not fall over {last['updates']:.0f} updates: a lower rate or more updates are needed."
     flat = len(frame) > 2 and frame["mean"].iloc[-2] - last["mean"] < 0.1 * (first["mean"] - last["mean"])
     end = "where it has come to rest" if flat else "and is still falling"
-    return (f"After {last['updates']:.0f} updates the loss is {100 - last['mean']:.1f} % below that of the class's own words "
+    return (f"After {last['updates']:.0f} updates the loss is {100 - last['mean']:.1f} % below that of the class alone "
             f"on average (middle 90 % of {last['images']:.0f} images: {100 - last['high']:.1f} to {100 - last['low']:.1f} %), "
             f"{end}.")
 
@@ -53,7 +79,7 @@ def failures(learned: Learned, drawn_alone: Sequence[bool]) -> str:
     again, lost = int((inverted.restarts > 0).sum()), int(inverted.given_up.sum())
     parts = [f"{again} of {len(learned.ids)} embeddings had to start again at a lower rate" if again else
              f"none of {len(learned.ids)} embeddings had to start again",
-             f"{lost} were given up and keep the words of their class" if lost else "none was given up"]
+             f"{lost} were given up and keep what the model has for their class" if lost else "none was given up"]
     alone = int(np.sum(drawn_alone))
     parts.append(f"{alone} images of the set come from a source without a partner in its class, so from itself and noise alone"
                  if alone else "every source had a partner of its class")

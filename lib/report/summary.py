@@ -55,12 +55,22 @@ def closed(repair: Mapping) -> str:
                  f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}], {100 * gain['mean'] / whole:.0f} % of the gap.")
 
 
+COLUMNS = {"arm": "Trained on", "test": "Real test images", "balanced": "Balanced accuracy", "auroc": "AUROC",
+           "gap": "Difference to real", "verdict": "Verdict"}
+
+
 def key_table(training: Mapping) -> pd.DataFrame:
-    """One row an arm: accuracy on real test images, paired difference to the base, verdict."""
-    gaps = training["gaps"]
-    return pd.DataFrame([{"arm": arm, "test": results["test"], "gap": gaps.get(arm, "–"),
+    """One row an arm: accuracy on real test images, with two classes also balanced and AUROC, difference to the base, verdict."""
+    gaps, beside = training["gaps"], training.get("beside", {})
+    return pd.DataFrame([{"arm": arm, "test": results["test"], **{what: found[arm] for what, found in beside.items()},
+                          "gap": gaps.get(arm, "–"),
                           "verdict": gaps[arm]["verdict"] if arm in gaps else "–"}
                          for arm, results in training["accuracy"].items()])
+
+
+def columns(table: pd.DataFrame) -> dict[str, str]:
+    """Headings of the columns that the key table has."""
+    return {name: label for name, label in COLUMNS.items() if name in table}
 
 
 def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:

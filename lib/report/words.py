@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from lib.report.figures import value
 from lib.report.tables import minus
 
 Result = Mapping[str, float]  # mean, low, high, n
+KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
 def percent(result: Result) -> str:
@@ -46,6 +48,28 @@ def apart(shared: int, twins: int, near: float, usual: float) -> str:
     return (f"No test image is a training image, {copies}, and test images lie {verb} training images "
             f"{'as' if near >= 0.8 * usual else 'than'} training images lie from each other "
             f"(median nearest distance {near:.1f} against {usual:.1f} grey levels).")
+
+
+def encoded(train: Sequence[str], test: Sequence[str]) -> str:
+    """Which files images were read from, by the ends of their names: an accuracy is worth little where the two differ."""
+    kinds = [listed(sorted({KINDS.get(Path(name).suffix.lower(), "") for name in names} - {""})) for names in (train, test)]
+    if kinds[0] != kinds[1]:
+        return (f"Training images were read from {kinds[0] or 'arrays'}, test images from {kinds[1] or 'arrays'}: accuracies "
+                "below are too low for that reason alone. Bring both into one encoding.")
+    lossy = " What the encoding takes away is missing in both alike." if "JPEG" in kinds[0] else ""
+    return f"Training and test images have the same encoding: {kinds[0] or 'none, they are kept without loss'}.{lossy}"
+
+
+def left_out(names: Sequence[str]) -> str:
+    """How many files of a download could not be read."""
+    return f"{len(names)} unreadable files were left out: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}." if names else \
+        "No file was left out."
+
+
+def flawed(found: Mapping, half: str) -> str:
+    """Copies within the half of a published set and between its parts."""
+    return (f"{half}: {found['pairs']:,} pairs of equal images within its {found['train']:,} training images, and "
+            f"{found['leaks']:,} of its {found['test']:,} test images equal a training image.")
 
 
 def drops(accuracy: Mapping[str, Result], base: str) -> str:
@@ -115,8 +139,9 @@ def swept(points: pd.DataFrame, recipe: str, guidance: float) -> str:
 
 def cost(costs: pd.DataFrame) -> str:
     """How fast each set was sampled and what had to be drawn again: frame with set, images, rate, again, training."""
-    parts = [f"{row['images']:,} images of {row['set']} at {row['rate']:.1f} a second"
-             + (f" after {row['training']:.0f} s of training" if row["training"] else "") for _, row in costs.iterrows()]
+    parts = [f"{row['images']:,} images of {row['set']} " + ("that somebody else made" if isinstance(row["rate"], str) else
+             f"at {row['rate']:.1f} a second") + (f" after {row['training']:.0f} s of training" if row["training"] else "")
+             for _, row in costs.iterrows()]
     again = int(costs["again"].sum())
     return f"{'; '.join(parts)}. {again or 'None'} had to be drawn again."
 

@@ -100,6 +100,18 @@ def test_a_loss_that_is_no_number_stops_its_arm_and_keeps_the_last_good_weights(
     assert (store.folder(bad) / "last-good.safetensors").is_file() and store.state(bad).startswith("unfinished")
 
 
+def test_classes_that_count_equally_are_both_found():
+    """One image in thirty is of the rare class, and only its weight makes the loss see it: closed form of the weights."""
+    weights = fit.class_weights([29, 1, 0], {"balance": True}, torch.device("cpu"))
+    assert weights.tolist() == pytest.approx([30 / 87, 10, 0]) and fit.class_weights([29, 1], {}, torch.device("cpu")) is None
+    whole = blobs(300)
+    uneven = whole.take(np.flatnonzero((whole.labels == 0) | (np.arange(300) % 30 == 1)))
+    sure = [fit.fit(uneven, SETTINGS | {"steps": 30, "balance": on}, 0)[0] for on in (False, True)]
+    rare = torch.from_numpy(whole.images[whole.labels == 1])
+    said = [predict(model, rare).softmax(1)[:, 1].mean() for model in sure]
+    assert said[1] > said[0]
+
+
 def test_the_average_of_the_weights_is_kept_where_it_is_asked_for():
     last, average = (fit.fit(blobs(), SETTINGS | {"steps": 20, "ema": ema}, 0)[0] for ema in (0, 0.9))
     assert not torch.equal(last.fc.weight, average.fc.weight) and right(average, blobs(300, seed=1)) == 1

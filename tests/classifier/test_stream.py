@@ -36,7 +36,7 @@ def test_rows_are_the_images_that_memory_would_hold(tmp_path):
     sets = {"real": toy({"n": 90, "shard": 40}), "sd": toy({"n": 300, "shard": 64}, seed=1)}
     rows = stream.opened("0.5*real+sd@2x", {name: store.make(r) for name, r in sets.items()}, 3, 90, buffer=64)
     held = arms.assemble("0.5*real+sd@2x", {name: arms.pixels(store, r) for name, r in sets.items()}, 3, 90)
-    assert len(rows) == len(held) == 225 and rows.classes == held.classes
+    assert len(rows) == len(held) == 225 and rows.classes == held.classes and rows.counts().tolist() == held.counts().tolist()
     read = [pair for part in rows.parts for pair in stream._read(*part)]
     np.testing.assert_array_equal(np.concatenate([images for images, _ in read]), held.images)
     np.testing.assert_array_equal(np.concatenate([labels for _, labels in read]), held.labels)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import given, images
+from lib import settings
+from lib.data import archive, given, images, sources
 from lib.data.given import CLASSES, open_cifake
 from lib.data.sources import SourceError
 from lib.store import Store
@@ -112,24 +113,26 @@ def test_copies_are_found(tmp_path):
     assert {tuple(sorted(pair)) for pair in found["first pairs"]} == {
         ("train/FAKE/0.jpg", "train/FAKE/1.jpg"), ("train/FAKE/2 (4).jpg", "train/FAKE/3 (4).jpg")}
     assert found["first leaks"] == [("test/FAKE/1 (10).jpg", "train/FAKE/0 (10).jpg")]
+    store, recipe = Store(tmp_path / "store"), given.recipe(str(tmp_path / "set.tar.xz"), 10, 16, seed=0)
+    assert given.defects_of(store, recipe, "FAKE")["pairs"] == 2 and given.defects_of(store, recipe, "REAL")["leaks"] == 0
     clean = given.defects(open_cifake(tmp_path / "set.tar.xz", "REAL", 32))
     assert clean["pairs"] == clean["leaks"] == 0
 
 
 def test_the_step_writes_the_fake_half_whatever_the_shards(tmp_path):
     path, store = as_zip(tmp_path, files()), Store(tmp_path / "store")
-    sets = [images.load(store.make(given.recipe(str(path), 20, 16, shard, seed=0))) for shard in (7, 20)]
+    sets = [images.load(store.make(given.recipe(str(path), 20, 16, seed=0, shard=shard))) for shard in (7, 20)]
     np.testing.assert_array_equal(sets[0].images, sets[1].images)
     assert sets[0].sources == sets[1].sources and all(name.startswith("train/FAKE/") for name in sets[0].sources)
     assert sets[0].counts().tolist() == [2] * 10
     with pytest.raises(SourceError, match="41 images are wanted of train/FAKE, which has 40"):
-        given.recipe(str(path), 41, 16, 10, seed=0)
+        given.recipe(str(path), 41, 16, seed=0)
 
 
 def test_another_archive_has_another_key(tmp_path):
-    before = given.recipe(str(as_zip(tmp_path, files())), 20, 16, 10, seed=0)
+    before = given.recipe(str(as_zip(tmp_path, files())), 20, 16, seed=0)
     changed = files() | {"train/FAKE/0.jpg": jpeg(250, 0)}
-    assert given.recipe(str(as_zip(tmp_path, changed)), 20, 16, 10, seed=0).key != before.key
+    assert given.recipe(str(as_zip(tmp_path, changed)), 20, 16, seed=0).key != before.key
 
 
 @pytest.mark.parametrize("form, share", [(as_zip, .6), (as_tar, .6), (as_xz, .6), (as_zip, .999), (as_tar, .9), (as_xz, .9)])
@@ -151,9 +154,18 @@ def test_a_tar_cut_between_two_files_is_not_taken_for_whole(tmp_path):
 def test_what_is_no_archive_and_what_is_missing_is_named(tmp_path):
     (tmp_path / "set.tar.xz").write_text("<html>please log in</html>")
     refused("half downloaded or damaged: 0 of", tmp_path / "set.tar.xz")
-    refused("no such folder or archive", tmp_path / "nowhere")
+    assert "as a folder nowhere/ or as nowhere*.zip, *.tar, *.tar.xz" in refused(
+        "nothing is there .beside it: set.tar.xz.; put your download there", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    refused("no such folder or archive", tmp_path / "empty")
+    refused("an empty folder; put your download there", tmp_path / "empty")
+
+
+def test_a_path_means_the_one_download_whose_name_begins_alike(tmp_path):
+    path = as_xz(tmp_path, files()).rename(tmp_path / "Cifake-2023.tar.xz")
+    (tmp_path / "cifake.txt").write_text("not a download")
+    assert archive.located(tmp_path / "cifake", "") == path and open_cifake(tmp_path / "cifake", "REAL", 32).splits["train"] == 40
+    (tmp_path / "cifake2.zip").write_bytes(b"")
+    refused("2 downloads fit .Cifake-2023.tar.xz, cifake2.zip.; set data.path to one", tmp_path / "cifake")
 
 
 @pytest.mark.parametrize("form", [as_folder, as_zip, as_xz])
@@ -179,6 +191,12 @@ def test_unreadable_pictures_are_named_and_left_out_only_if_allowed(tmp_path, ca
     assert set(source.skipped) == set(bad) and source.splits == {"train": 39, "test": 19}
     assert "2 of 60 images are unreadable" in capsys.readouterr().err
     assert not set(bad) & set(source.read("train", range(39)).sources + source.read("test", range(19)).sources)
+    known = open_cifake(path, "REAL", 32, skipped=source.skipped)  # as the step opens it: without looking for them again
+    assert known.splits == source.splits and known.read("train", range(39)).sources == source.read("train", range(39)).sources
+    store, wanted = Store(tmp_path / "store"), settings.load("smoke").data.model_copy(update={
+        "source": "cifake", "path": str(path), "resolution": 32, "train": 39, "test": 19, "bad_files": 2, "shift": 0})
+    recipe = sources.recipes(wanted, 0)["train"]
+    assert set(recipe.settings["skipped"]) == set(bad) and len(images.load(store.make(recipe))) == 39
 
 
 def test_a_damaged_entry_of_a_zip_is_an_unreadable_picture(tmp_path):

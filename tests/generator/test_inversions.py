@@ -1,12 +1,16 @@
 """What a study makes of inversion: places of each plan, recipes that follow the settings, what faster settings change."""
 
+import itertools
+import zipfile
+
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from lib import settings
 from lib.compute import seed_of
-from lib.data import sources
+from lib.data import given, images, sources
 from lib.generator import inversions
 from lib.generator.embeddings import Learned, embeddings, keep, opened
 from lib.generator.invert import Inversion, Inverted
@@ -39,6 +43,38 @@ def test_recipes_follow_the_settings():
     other = inversions.recipes(section.model_copy(update={"alpha": 0.17}), SMOKE.study, data, REAL, np.arange(12) % 3)
     assert other["di"].key != made["di"].key and other["embeddings"].key == made["embeddings"].key
     assert inversions.recipes(section.model_copy(update={"count": 0}), SMOKE.study, data, REAL, np.arange(12) % 3) == {}
+
+
+def test_a_prior_from_nothing_learns_from_real_training_images_or_from_others_only(tmp_path):
+    """The frozen generator's only teacher is what `prior` names, and the set goes through it."""
+    path, data = cifake(tmp_path), {"resolution": 16, "flip": True, "bad_files": 0}
+    real = sources.recipes(SMOKE.data.model_copy(update={"source": "cifake", "path": str(path), "resolution": 16, "train": 20,
+                                                         "test": 10, "shift": 0}), 0)["train"]
+    section = SMOKE.inversion.model_copy(update={
+        "model": "scratch", "prior": "given", "given": str(path), "known": 20, "channels": [16, 32], "fit_steps": 2,
+        "fit_batch": 4, "tokens": 4, "count": 10, "images": 10, "measured": 2})
+    made = inversions.recipes(section, SMOKE.study, data, real, np.arange(20) % 10)
+    (teacher,) = made["di"].upstream["generator"].upstream.values()
+    assert teacher.step == given.given.name and all(name.startswith("train/FAKE") for name in load(tmp_path, teacher).sources)
+    assert set(load(tmp_path, made["di"]).sources) <= set(load(tmp_path, real).sources)
+    for name in ("rebuilt", "ways", "strips", "identified", "embeddings"):
+        assert made[name].upstream["generator"] == made["di"].upstream["generator"]
+    own = inversions.recipes(section.model_copy(update={"prior": "real"}), SMOKE.study, data, real, np.arange(20) % 10)
+    assert own["di"].upstream["generator"].upstream == {"real": real} and own["di"].key != made["di"].key
+
+
+def load(tmp_path, recipe):
+    return images.load(Store(tmp_path / "store").make(recipe))
+
+
+def cifake(tmp_path):
+    """Three pictures of each class, half and split, in a zip."""
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for split, half, label, i in itertools.product(("train", "test"), ("REAL", "FAKE"), range(1, 11), range(3)):
+            data = cv2.imencode(".jpg", rng.integers(0, 255, (32, 32, 3), np.uint8))[1].tobytes()
+            archive.writestr(f"{split}/{half}/{i}{f' ({label})' if label > 1 else ''}.jpg", data)
+    return tmp_path / "set.zip"
 
 
 def test_faster_settings_are_held_against_the_same_images(tmp_path):

@@ -116,7 +116,7 @@ def test_the_table_starts_as_the_words(world):
 @pytest.mark.parametrize("space", ["latent", "pixel"])
 def test_class_conditional_from_nothing(world, real, space):
     own, study, data, store = world
-    recipe = conditional.recipe(own.model_copy(update={"start": "scratch", "space": space}), study, data, real)
+    recipe = conditional.recipe(own.model_copy(update={"space": space, "channels": [16, 32]}), study, data, "scratch", real=real)
     generator, facts = conditional.opened(store.make(recipe))
     assert generator.resolution == 16 and (generator.vae is None) == (space == "pixel") and len(facts["losses"]) == 1
 
@@ -124,10 +124,11 @@ def test_class_conditional_from_nothing(world, real, space):
 def test_pixels_need_scratch_and_only_training_images_teach(world, real):
     own, study, data, store = world
     with pytest.raises(GeneratorError, match="needs generation.start = 'scratch'"):
-        store.make(conditional.recipe(own.model_copy(update={"space": "pixel"}), study, data, real))
+        store.make(conditional.recipe(own.model_copy(update={"space": "pixel"}), study, data, own.start, real=real))
     test = type(real)(real.step, {**real.settings, "split": "test", "count": 3}, {}, real.seed)
-    with pytest.raises(GeneratorError, match="may learn from the training images only"):
-        store.make(conditional.recipe(own, study, data, test))
+    for name in ("real", "given"):  # whatever it is called
+        with pytest.raises(GeneratorError, match="may learn from real training images or .*, not 'test'"):
+            store.make(conditional.recipe(own, study, data, own.start, **{name: test}))
 
 
 def test_patches_of_small_images_lose_nothing():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from lib.measure import accuracy
@@ -106,6 +107,17 @@ def test_measures_are_those_that_the_classes_call_for():
     two = accuracy.measures(np.array([[2.0, 0], [1, 0], [0, 1], [3, 0]]), np.array([0, 0, 1, 1]))
     assert two["accuracy"] == 0.75 and two["balanced"] == 0.75 and two["auroc"] == 0.5
     assert set(accuracy.measures(logits[:, :10], labels % 10)) == {"accuracy", "ece"}
+
+
+def test_rare_classes_are_measured_as_scikit_learn_measures_them():
+    """One in eight is of the second class; a classifier that never names it is right in 87.5 % and worth nothing."""
+    rng, labels = np.random.default_rng(1), np.arange(400) % 8 // 7
+    logits = rng.normal(size=(400, 2)).astype(np.float32) + labels[:, None] * [0, 1.2]
+    found = accuracy.measures(logits, labels)
+    assert found["balanced"] == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)), abs=1e-12)
+    assert found["auroc"] == pytest.approx(roc_auc_score(labels, logits[:, 1] - logits[:, 0]), abs=1e-9)
+    never = accuracy.measures(np.tile([1.0, 0.0], (400, 1)), labels)
+    assert (never["accuracy"], never["balanced"], never["auroc"]) == (0.875, 0.5, 0.5)
 
 
 def test_reliability_pools_the_seeds():

@@ -36,8 +36,8 @@ def test_curves_leave_out_what_was_given_up_and_hold_what_stopped():
 def test_failures_are_counted():
     learned = Learned(inverted([[1.0]] * 3, [2], [1, 2]), np.zeros(3, int), ("a", "b", "c"), ("x",))
     assert inversion.failures(learned, [True, False]) == (
-        "2 of 3 embeddings had to start again at a lower rate; 1 were given up and keep the words of their class; 1 images of "
-        "the set come from a source without a partner in its class, so from itself and noise alone.")
+        "2 of 3 embeddings had to start again at a lower rate; 1 were given up and keep what the model has for their "
+        "class; 1 images of the set come from a source without a partner in its class, so from itself and noise alone.")
     fine = Learned(inverted([[1.0]]), np.zeros(1, int), ("a",), ("x",))
     assert inversion.failures(fine, [False]).startswith("None of 1 embeddings had to start again; none was given up; every")
 

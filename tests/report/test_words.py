@@ -25,6 +25,23 @@ def test_apart(shared, twins, near, said):
     assert said in words.apart(shared, twins, near, 10)
 
 
+@pytest.mark.parametrize(("train", "test", "said"), [
+    (["a/1 (2).jpg"], ["b.JPEG"], "the same encoding: JPEG. What the encoding takes away"),
+    (["world/photo/3"], ["digits/1.5"], "the same encoding: none"),
+    (["a.jpg", "b.png"], ["c.png"], "from JPEG and PNG, test images from PNG: accuracies below are too low"),
+    (["a.png"], ["cifar10/7"], "test images from arrays")])
+def test_encodings_of_both_sides_are_named(train, test, said):
+    assert said in words.encoded(train, test)
+
+
+def test_what_was_left_out_is_counted_and_flaws_are_told():
+    assert words.left_out([]) == "No file was left out."
+    assert words.left_out([f"{i}.jpg" for i in range(7)]).startswith("7 unreadable files were left out: 0.jpg, ")
+    said = words.flawed({"pairs": 1200, "train": 50000, "leaks": 3, "test": 10000}, "FAKE")
+    assert said == ("FAKE: 1,200 pairs of equal images within its 50,000 training images, and 3 of its 10,000 test images equal "
+                    "a training image.")
+
+
 def test_drops_speak_of_a_shift_only_where_intervals_part():
     far = words.drops({"test": result(0.9), "night": result(0.5), "drawing": result(0.8)}, "test")
     assert far == "The hardest shift is night: 50.0 % ± 1.0 (n = 3), 40.0 points below the test set."
