@@ -69,6 +69,7 @@ class Data(Section):
 class Trained(Section):
     """What both chapters that draw images say of a class-conditional model that is trained here."""
 
+    size: Annotated[int, Field(ge=0, le=2048, multiple_of=8)]  # pixels a side at which a model from elsewhere works; 0: its own
     given: str  # a CIFAKE download whose FAKE half is the set `given`
     space: Literal["latent", "pixel"]  # pixel only from scratch
     channels: Annotated[list[Annotated[int, Field(ge=16, multiple_of=16)]], Field(min_length=1, max_length=4)]  # from scratch

@@ -48,7 +48,8 @@ def open_ham10000(path: Path, size: int, seed: int = 0, allowed: int = 0, skippe
     entries = {}
     for row in _rows(files[tables[0]](), tables[0], path):
         if row["image_id"] not in pictures:
-            raise SourceError(f"{row['image_id']} stands in {tables[0]}, but its image is not there; unpack zips within the download, or get the set again.\n{path}")
+            raise SourceError(f"{row['image_id']} stands in {tables[0]}, but its image is not there; unpack zips within the "
+                              f"download, or get the set again.\n{path}")
         name, read = pictures[row["image_id"]]
         entries[name] = Entry(split_of(row["lesion_id"], seed), int(row["dx"] == "mel"), read)
     return archive.source(path, entries, MELANOMA, mark, size, seed, allowed, skipped)

@@ -124,7 +124,7 @@ def generator_of(store: Store, recipe: Recipe) -> Generator:
     """The generator of a recipe's settings, or its upstream one that was trained here, in what it runs fastest in."""
     wanted, own = recipe.settings, recipe.upstream.get("generator")
     return probe.tuned(store, _trained(store.make(own).folder, wanted["device"]) if own else
-                       loaded(wanted["model"], wanted["revision"], wanted["device"]))
+                       loaded(wanted["model"], wanted["revision"], wanted["device"], wanted.get("size", 0)))
 
 
 @functools.lru_cache(maxsize=1)

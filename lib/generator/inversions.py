@@ -28,7 +28,7 @@ def recipes(inversion, study, data: dict, real: Recipe, labels: np.ndarray) -> d
     seed, labels = study.seed, labels[:inversion.count]
     scratch = inversion.model == conditional.SCRATCH
     model = {"model": inversion.model, "revision": inversion.revision, "print": "" if scratch else fingerprint(inversion.model),
-             "device": study.device}
+             "device": study.device} | ({"size": inversion.size} if inversion.size else {})
     frozen = {"generator": prior(inversion, study, data, real)} if scratch else {}
     learned = embeddings(model | {"count": len(labels), "shard": inversion.shard, "inversion": asdict(how(inversion))}, seed,
                          real=real, **frozen)

@@ -12,9 +12,12 @@ from lib.paths import ROOT
 
 
 @functools.lru_cache(maxsize=2)
-def loaded(model: str, revision: str, device: str) -> Generator:
-    """The generator of a setting."""
-    return Generator.load(source(model), revision or None, compute.device(device))
+def loaded(model: str, revision: str, device: str, size: int = 0) -> Generator:
+    """The generator of a setting, at its own size or at `size` pixels a side."""
+    found = Generator.load(source(model), revision or None, compute.device(device))
+    if size:
+        found.unet.register_to_config(sample_size=size * found.shape[1] // found.resolution)
+    return found
 
 
 def source(model: str) -> str | Path:

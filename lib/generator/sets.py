@@ -34,7 +34,8 @@ def prompted(store: Store, recipe: Recipe) -> Parts:
     def say(labels: np.ndarray, seeds: list[int]) -> tuple[list[str], list[str]]:
         said = prompts.prompts(wanted["recipe"], [wanted["classes"][label] for label in labels], known, seeds)
         return said, said
-    return shards(recipe, lambda: probe.tuned(store, loaded(wanted["model"], wanted["revision"], wanted["device"])), say)
+    return shards(recipe, lambda: probe.tuned(store, loaded(wanted["model"], wanted["revision"], wanted["device"],
+                                                     wanted.get("size", 0))), say)
 
 
 @step(version=1)
@@ -100,6 +101,7 @@ def prompt_recipe(generation, study, data: dict, **changes) -> Recipe:
     """A prompted set; `changes` of recipe, guidance or images are a point of a sweep."""
     said = changes.pop("recipe", generation.recipe)
     model = {"model": generation.model, "revision": generation.revision, "print": fingerprint(generation.model)}
+    model |= {"size": generation.size} if generation.size else {}
     return prompted(model | {"recipe": said, "facts": generation.facts} | shared(generation, study, data, **changes),
                     study.seed)
 
