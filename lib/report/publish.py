@@ -33,7 +33,7 @@ BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
-STAMP = "Sizes were chosen to be quick; the numbers show that everything works, not what is true."
+STAMP = "Sizes were chosen to be quick: few images and short training, so figures are low and uncertain."
 
 
 @dataclass

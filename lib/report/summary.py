@@ -20,7 +20,7 @@ def abstract(data: Mapping, training: Mapping, parts: Mapping, repair: Mapping, 
         f"Trained on {data['train']:,} images of source {data['source']} ({data['resolution']} pixels, {len(data['classes'])} "
         f"classes) it recognises {percent(accuracy[base]['test'])} of {data['test']:,} unseen real images.",
         large(training["gaps"], base), made_of(parts["gap"], repair), closed(repair)]
-    return " ".join(["This is a small run: its numbers show that everything works and mean nothing else."] * small + said)
+    return " ".join(["This is a small run: few images and short training, so figures are low and uncertain."] * small + said)
 
 
 def large(gaps: Gaps, base: str) -> str:
@@ -81,7 +81,7 @@ def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:
                      "carries to photographs is for the profiles on real pictures to say.")
     if set(training["accuracy"]) == {"real"}:
         found.append("Synthetic arms: not run in this profile.")
-    return found + ["A small run: intervals are wide and nothing here should be quoted."] * small
+    return found + ["A small run: with more images and longer training figures are higher, and arms may rank otherwise."] * small
 
 
 def best(repair: Mapping, count: int = 3) -> dict[str, Result]:

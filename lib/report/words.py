@@ -137,6 +137,14 @@ def swept(points: pd.DataFrame, recipe: str, guidance: float) -> str:
             f"({100 * mean(worst, 'recognised'):.0f} %), n = {int(best['recognised']['n'])} images each.")
 
 
+def unswept(generation) -> str:
+    """Why there is no sweep over wording and guidance: section `generation` of the settings."""
+    why = ("generation.sweep is 0" if generation.sweep == 0 and "sd" in generation.sets and generation.model != "given" else
+           "images that somebody else made cannot be asked for in other words" if generation.model == "given" else
+           "no model here is asked in words")
+    return f"Wording and guidance: not run: {why}."
+
+
 def cost(costs: pd.DataFrame) -> str:
     """How fast each set was sampled and what had to be drawn again: frame with set, images, rate, again, training."""
     parts = [f"{row['images']:,} images of {row['set']} " + ("that somebody else made" if isinstance(row["rate"], str) else

@@ -1,5 +1,7 @@
 """Sentences follow the data: each branch is reached by numbers that ask for it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -112,6 +114,12 @@ def test_geometry_knows_its_limits():
     assert words.geometry(apart, 64, 64) == ("Lines alone tell sd from real images (AUROC 0.90 for sd, shuffled labels 0.50).")
     assert words.geometry(apart, None, 64).endswith("statistics of edges, not of projection.")
     assert "tell no synthetic set" in words.geometry({"cd": apart["cd"]}, 64, 64)
+
+
+@pytest.mark.parametrize(("sets", "model", "said"), [(["sd"], "shipped", "sweep is 0"), (["sd", "cd"], "given", "somebody else"),
+                                                    (["cd"], "shipped", "no model here is asked in words")])
+def test_why_there_is_no_sweep(sets, model, said):
+    assert said in words.unswept(SimpleNamespace(sets=sets, model=model, sweep=0))
 
 
 def test_cost_counts_what_was_drawn_again():
