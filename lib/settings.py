@@ -151,6 +151,7 @@ class Training(Section):
     ema: Annotated[float, Field(ge=0, lt=1)]  # average of the weights that is kept; 0: the last ones
     memory: Count  # megabytes of images; larger arms are read from their shards while training
     by_epochs: Annotated[list[Arm], AfterValidator(_each_once)]  # trained once more for as many passes as `real`
+    wordings: bool  # whether each point of the sweep of chapter 03 is an arm too
     compare_recipes: Annotated[list[Literal["standard", "multicrop"]], AfterValidator(_each_once)]  # all arms once more with each
     traded: Annotated[list[Text], AfterValidator(_each_once)]  # sets whose curves stand beside that of `real`
     counts: Annotated[list[Times], AfterValidator(_each_once)]  # their sizes besides 1, in sizes of `real`

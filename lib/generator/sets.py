@@ -121,8 +121,8 @@ def shared(generation, study, data: dict, **changes) -> dict:
 
 
 def sweeps(generation, study, data: dict) -> dict[tuple[str, float], Recipe]:
-    """Small prompted sets of one seed: every recipe at the set's guidance, and the set's recipe at every guidance."""
-    points = [(said, generation.guidance) for said in generation.recipes]
+    """Small prompted sets of one seed: as `sd`, then every recipe at its guidance, then its recipe at every guidance."""
+    points = [(said, generation.guidance) for said in (generation.recipe, *generation.recipes)]
     points += [(generation.recipe, guidance) for guidance in generation.guidances]
     return {(said, guidance): prompt_recipe(generation, study, data, recipe=said, guidance=guidance, images=generation.sweep)
             for said, guidance in dict.fromkeys(points)} if generation.sweep and generation.model != GIVEN else {}

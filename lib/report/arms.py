@@ -12,12 +12,13 @@ from lib.report import plots, words
 from lib.report.figures import color, palette, value
 from lib.report.words import Result
 
-COLUMNS = {"arm": "Trained on", "images": "Images", "steps": "Steps", "accuracy": "Accuracy", "balanced": "Balanced accuracy",
+COLUMNS = {"arm": "Trained on", "wording": "Words", "guidance": "Guidance",
+           "images": "Images", "steps": "Steps", "accuracy": "Accuracy", "balanced": "Balanced accuracy",
            "auroc": "AUROC", "top5": "Top-5", "gap": "Difference to {base}", "p": "p", "verdict": "Verdict",
            "ece": "Calibration error", "seen": "Recognised by {base}-trained", "change": "Change from equal steps"}
 EMPTY = {"by_epochs": "arms at equal epochs", "compare_recipes": "other recipes of augmentation", "shares": "few real images",
          "counts": "more and fewer synthetic images", "helped": "few real images beside a whole synthetic set",
-         "mixes": "mixtures of one size"}
+         "mixes": "mixtures of one size", "wordings": "other words and other guidance as arms"}
 
 
 def planned(report: pd.DataFrame) -> str:
@@ -48,7 +49,7 @@ def columns(frame: pd.DataFrame, base: str) -> dict[str, str]:
 def formats(frame: pd.DataFrame) -> dict:
     """Shares as per cent, p as p."""
     return {name: p_value if name == "p" else words.hundredfold for name in frame
-            if name not in ("arm", "images", "steps", "verdict")}
+            if name not in ("arm", "wording", "guidance", "images", "steps", "verdict")}
 
 
 def p_value(p: float) -> str:
@@ -97,6 +98,26 @@ def other_recipes(changes: Mapping[str, Mapping]) -> str:
     helped = [name for name, change in changes.items() if change["low"] > 0]
     return (f"{len(helped)} of {len(changes)} are better than the same arm under the usual recipe beyond chance; the largest "
             f"change: {best}, {words.points(changes[best])}.")
+
+
+def wordings(sweep: Sequence[Mapping]) -> dict[str, Mapping]:
+    """The points of chapter 03's sweep as sets that arms can name: sd-1, as `sd` itself is prompted, sd-2 …"""
+    return {f"sd-{k}": point for k, point in enumerate(sweep, 1)}
+
+
+def taught(swept: Mapping[str, Mapping], table: Mapping[str, Mapping], gaps: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row a point of the sweep that was trained: words, guidance, accuracy, paired difference to the first."""
+    return pd.DataFrame([{"arm": name, "wording": swept[name]["recipe"], "guidance": swept[name]["guidance"], "accuracy": results["test"],
+                          **_gap(gaps.get(name))} for name, results in table.items()])
+
+
+def best_wording(frame: pd.DataFrame) -> str:
+    """Which words and guidance teach most and least: a frame of `taught`."""
+    best, worst = (frame.loc[pick([one["mean"] for one in frame["accuracy"]])] for pick in (np.argmax, np.argmin))
+    better = sum(gap["low"] > 0 for gap in frame["gap"] if gap != "–")
+    called = [f"“{row['wording']}” at guidance {row['guidance']:g} ({words.percent(row['accuracy'])})" for row in (best, worst)]
+    return (f"{called[0]} teaches most, {called[1]} least; {better or 'none'} of {len(frame) - 1} others beat the first row "
+            "beyond chance.")
 
 
 def empty(settings, names: Sequence[str]) -> str:

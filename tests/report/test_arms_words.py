@@ -70,6 +70,16 @@ def test_what_is_left_out_names_its_key():
     assert arms.empty(settings, ["helped"]) == ""
 
 
+def test_words_and_guidance_become_arms():
+    swept = arms.wordings([{"recipe": "a {class}", "guidance": 4.0}, {"recipe": "{class}", "guidance": 1.0}])
+    table = {"sd-1": {"test": gap(0.5)}, "sd-2": {"test": gap(0.7)}}
+    frame = arms.taught(swept, table, {"sd-2": gap(0.2) | {"p": 0.01, "verdict": "better"}})
+    assert list(frame["arm"]) == ["sd-1", "sd-2"] and list(frame["guidance"]) == [4.0, 1.0] and list(frame["gap"])[0] == "–"
+    said = arms.best_wording(frame)
+    assert said.startswith("“{class}” at guidance 1 (70.0 %")
+    assert said.endswith("1 of 1 others beat the first row beyond chance.")
+
+
 def test_other_recipes_count_what_they_better():
     said = arms.other_recipes({"sd, multicrop": gap(0.14), "real, multicrop": gap(0.001, 0.05)})
     assert said.startswith("1 of 2 are better") and "sd, multicrop, 14.0 points" in said
