@@ -107,8 +107,8 @@ def wordings(sweep: Sequence[Mapping]) -> dict[str, Mapping]:
 
 def taught(swept: Mapping[str, Mapping], table: Mapping[str, Mapping], gaps: Mapping[str, Mapping]) -> pd.DataFrame:
     """One row a point of the sweep that was trained: words, guidance, accuracy, paired difference to the first."""
-    return pd.DataFrame([{"arm": name, "wording": swept[name]["recipe"], "guidance": swept[name]["guidance"], "accuracy": results["test"],
-                          **_gap(gaps.get(name))} for name, results in table.items()])
+    return pd.DataFrame([{"arm": name, "wording": swept[name]["recipe"], "guidance": swept[name]["guidance"],
+                          "accuracy": results["test"], **_gap(gaps.get(name))} for name, results in table.items()])
 
 
 def best_wording(frame: pd.DataFrame) -> str:
