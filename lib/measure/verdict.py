@@ -21,7 +21,7 @@ def judge(study, data: Mapping, real: Recipe, epochs: int) -> Recipe:
     """The classifier of the real training images that judges; its seed is none of the arms'."""
     settings = {"arm": "real", "architecture": "resnet8", "stem": 4 if data["resolution"] >= 64 else 0, "width": 16, "batch": 64,
                 "rate": 0.3, "smoothing": 0.1, "flip": data["flip"], "steps": fit.steps_for(data["train"], 64, epochs),
-                "device": study.device}
+                "device": study.device} | ({"balance": True} if data.get("uneven") else {})  # or it would name the common one
     return fit.classifier(settings, compute.seed_of(study.seed, "judge"), real=real)
 
 

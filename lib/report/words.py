@@ -68,8 +68,8 @@ def left_out(names: Sequence[str]) -> str:
 
 def flawed(found: Mapping, half: str) -> str:
     """Copies within the half of a published set and between its parts."""
-    return (f"{half}: {found['pairs']:,} pairs of equal images within its {found['train']:,} training images, and "
-            f"{found['leaks']:,} of its {found['test']:,} test images equal a training image.")
+    return (f"As published, half {half} has {found['pairs']:,} pairs of equal images among its {found['train']:,} training "
+            f"images, and {found['leaks']:,} of its {found['test']:,} test images equal a training image.")
 
 
 def drops(accuracy: Mapping[str, Result], base: str) -> str:

@@ -131,6 +131,19 @@ def test_pixels_need_scratch_and_only_training_images_teach(world, real):
             store.make(conditional.recipe(own, study, data, own.start, **{name: test}))
 
 
+def test_a_model_from_elsewhere_works_at_a_size_of_choice(world):
+    """The tiny model draws 16 px by itself and 24 px where it is asked to; only then does the recipe know of it."""
+    own, study, data, store = world
+    from lib.generator.models import loaded
+
+    assert (loaded(own.model, "", "cpu").resolution, loaded(own.model, "", "cpu", 24).resolution) == (16, 24)
+    larger = own.model_copy(update={"size": 24, "images": 2})
+    recipe = sets.prompt_recipe(larger, study, data | {"resolution": 24})
+    part = images.load(store.make(recipe))
+    assert part.images.shape == (2, 24, 24, 3) and "native" not in part.columns
+    assert recipe.settings["size"] == 24 and "size" not in sets.prompt_recipe(own, study, data).settings
+
+
 def test_patches_of_small_images_lose_nothing():
     """16 px in 2 x 2 patches keep all twelve numbers of a patch: the linear part is exact to a patch's mean."""
     rng = np.random.default_rng(0)

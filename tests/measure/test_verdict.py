@@ -5,6 +5,8 @@ import pytest
 
 from lib.data.images import ImageSet
 from lib.measure import verdict
+from lib.settings import load
+from lib.store import Recipe
 
 
 def pictures(values, labels):
@@ -19,6 +21,12 @@ def test_shares_are_wilsons():
     found = verdict.share(np.array([True] * 8 + [False] * 2))
     assert found["mean"] == 0.8 and found["n"] == 10
     assert abs(found["low"] - 0.4902) < 1e-4 and abs(found["high"] - 0.9433) < 1e-4
+
+
+def test_the_judge_of_uneven_classes_counts_them_alike():
+    study, data, real = load("smoke").study, {"resolution": 32, "flip": True, "train": 90}, Recipe("tests.classifier.toys.toy")
+    wanted = [verdict.judge(study, data | {"uneven": uneven}, real, 1).settings for uneven in (False, True)]
+    assert "balance" not in wanted[0] and wanted[1] == wanted[0] | {"balance": True}
 
 
 def test_recognised_by_class_and_strangest():

@@ -40,8 +40,8 @@ def test_what_was_left_out_is_counted_and_flaws_are_told():
     assert words.left_out([]) == "No file was left out."
     assert words.left_out([f"{i}.jpg" for i in range(7)]).startswith("7 unreadable files were left out: 0.jpg, ")
     said = words.flawed({"pairs": 1200, "train": 50000, "leaks": 3, "test": 10000}, "FAKE")
-    assert said == ("FAKE: 1,200 pairs of equal images within its 50,000 training images, and 3 of its 10,000 test images equal "
-                    "a training image.")
+    assert said == ("As published, half FAKE has 1,200 pairs of equal images among its 50,000 training images, and 3 of its "
+                    "10,000 test images equal a training image.")
 
 
 def test_drops_speak_of_a_shift_only_where_intervals_part():
