@@ -18,8 +18,10 @@ from lib import compute, progress
 from lib.generator.model import Generator, plain
 from lib.store import Store, canonical, write_json
 
-ATTENTION = {"plain": AttnProcessor, "fused": AttnProcessor2_0}
+ATTENTION = {"fused": AttnProcessor2_0, "plain": AttnProcessor}
 LAYOUT = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+
+CLEARLY = 1.5  # times as fast as an earlier way: less is decided by what else the machine does, and images would differ by it
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,14 @@ def images_per_second(generator: Generator, way: Way, batch: int = 32, repeats: 
 def fastest(generator: Generator, candidates: list[Way]) -> tuple[Way, dict[str, float]]:
     """The generator set to the fastest of the candidates: which it is, and images/s of each."""
     speeds = {way: images_per_second(generator, way) for way in candidates}
-    best = max(speeds, key=speeds.get)
+    best = chosen(speeds)
     use(generator, best)
     return best, {f"{way.dtype}, {way.layout}, {way.attention}": round(speed, 1) for way, speed in speeds.items()}
 
+
+def chosen(speeds: dict[Way, float]) -> Way:
+    """The first way that no other clearly beats: two runs on one kind of machine choose alike, and so draw the same images."""
+    return next(way for way, speed in speeds.items() if CLEARLY * speed >= max(speeds.values()))
 
 
 def tuned(store: Store, generator: Generator) -> Generator:
