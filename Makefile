@@ -20,7 +20,7 @@ READY := $(if $(filter .venv/%,$(PY)),.venv/.ready)
 run   = $(PY) -m lib.run
 
 .DEFAULT_GOAL := help
-.PHONY: help report notebooks test lab env pdf bench status pretrained fetch clean lock stamps
+.PHONY: help report notebooks test lab env pdf bench status plan pretrained fetch clean lock stamps
 .SECONDARY:
 
 help: ## list the commands
@@ -48,6 +48,9 @@ bench: $(READY) ## speed comparisons (NAME=one of tests/bench), one JSON line ea
 
 status: $(READY) ## what is fresh and what is not, and why
 	@$(run) status --profile $(PROFILE)
+
+plan: $(READY) ## what PROFILE would make, how long it takes here, disk, and what is missing; makes nothing
+	@$(PY) -m lib.plan --profile $(PROFILE)
 
 pretrained: $(READY) ## train the text-to-image model on rendered web scenes from nothing (hours; resumes)
 	@$(PY) -m lib.generator.pretrain

@@ -11,8 +11,8 @@ from lib.data.archive import located
 from lib.data.sources import SourceError
 from lib.generator import hub
 from lib.generator.hub import GeneratorError
-from lib.paths import ROOT
-from lib.settings import Generation, Settings, SettingsError
+from lib.paths import PARAMS, ROOT
+from lib.settings import Generation, Inversion, Settings, SettingsError
 
 HERE = ("", "shipped", "scratch", "given")  # models that nobody has to bring
 OWN = ("world", "digits", "cifar10")  # sources that the project makes or brings itself
@@ -24,8 +24,7 @@ class FetchError(RuntimeError):
 
 def fetch(loaded: Settings) -> list[str]:
     """Bring what a profile needs; one line for each thing that is now here."""
-    revision = loaded.generation.revision or None
-    lines = [f"{name}: commit {Path(hub.fetch(name, revision)).name}" for name in models(loaded.generation)]
+    lines = [f"{name}: commit {Path(hub.fetch(name, revision or None)).name}" for name, revision in wanted(loaded).items()]
     path = ROOT / loaded.data.path
     if loaded.data.source == "cifar10":
         lines.append(f"CIFAR-10: {cifar10(path)}")
@@ -38,10 +37,43 @@ def fetch(loaded: Settings) -> list[str]:
     return lines
 
 
-def models(generation: Generation) -> list[str]:
+def wanted(loaded: Settings) -> dict[str, str]:
+    """Hub ids of a profile with their revisions."""
+    sections = [loaded.generation] + [loaded.inversion] * (loaded.inversion.count > 0)
+    return {name: section.revision for section in reversed(sections) for name in models(section)}
+
+
+def models(section: Generation | Inversion) -> list[str]:
     """Hub ids among what generates and what training starts from."""
-    named = dict.fromkeys((generation.model, generation.start))
+    named = dict.fromkeys((section.model, *([section.start] if isinstance(section, Generation) else [])))
     return [name for name in named if name not in HERE and not (ROOT / name).is_dir()]
+
+
+def missing(loaded: Settings) -> list[str]:
+    """What is not here yet of all that a profile needs from elsewhere, and what brings it."""
+    source, path, facts = loaded.data.source, loaded.data.path, PARAMS / "classes" / f"{loaded.generation.facts}.yaml"
+    lacking = [f"{name}: `make fetch` brings it" for name, revision in wanted(loaded).items() if not here(name, revision)]
+    if source == "cifar10" and not (ROOT / path / "cifar-10-batches-py").is_dir():
+        lacking.append(f"CIFAR-10 in {path}: `make fetch` brings it")
+    own = {path: f"the images of source {source}"} if source not in OWN else {}
+    own |= {section.given: "images that somebody else made" for section in (loaded.generation, loaded.inversion) if section.given}
+    lacking += [f"{name}: {what}, a download of your own" for name, what in own.items() if not downloaded(ROOT / name)]
+    if "sd" in loaded.generation.sets and loaded.generation.model != "given" and not facts.is_file():
+        lacking.append(f"{facts.name} in params/classes: what prompts can say of the classes (generation.facts)")
+    return lacking
+
+
+def downloaded(path: Path) -> bool:
+    """Whether a download lies where a setting says."""
+    try:
+        return located(path, "a download").exists()
+    except SourceError:
+        return False
+
+
+def here(model: str, revision: str) -> bool:
+    """Whether nothing has to be brought for a model of the settings."""
+    return model in HERE or (ROOT / model).is_dir() or hub.cached(model, revision or None)
 
 
 def cifar10(path: Path) -> Path:

@@ -171,6 +171,18 @@ class Store:
         made = _intact(folder, _read_json(folder / "journal.json") or {})
         return f"unfinished: {len(made)} files made" if folder.exists() else "absent"
 
+    def share(self, recipe: Recipe) -> float:
+        """How much of an artefact is there: 1 where it is whole."""
+        if self.found(recipe):
+            return 1.0
+        known = _read_json(self.folder(recipe) / "journal.json") or {}
+        return len(_intact(self.folder(recipe), known)) / len(find(recipe.step).parts(self, recipe)) if known else 0.0
+
+    def seconds(self, recipe: Recipe) -> float:
+        """Seconds of work that went into a whole artefact; where its last run found files of an earlier one, in proportion."""
+        made = self.make(recipe).manifest
+        return made["made"]["seconds"] * len(made["files"]) / max(1, len(made["files"]) - made["made"]["resumed_from"])
+
     def _complete(self, recipe: Recipe) -> Artefact:
         """Make the files that are not there or not what they were, one by one, then the manifest."""
         order = Order(self, recipe)

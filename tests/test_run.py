@@ -82,7 +82,7 @@ def test_data_that_a_module_reads_is_watched_with_it():
 
 def test_no_room_imports_from_a_floor_above():
     floors = ["paths workers", "settings stamps", "compute progress", "store", "schedule", "data", "generator", "classifier",
-              "measure", "repair", "run", "report", "notebook fetch"]
+              "measure", "repair", "run", "report", "notebook fetch", "plan"]
     height = {room: i for i, rooms in enumerate(floors) for room in rooms.split()}
     for path in (ROOT / "lib").rglob("*.py"):
         room = path.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
@@ -196,7 +196,7 @@ def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
 
 def test_help_lists_every_command():
     text = make(ROOT, "help").stdout
-    for command in ("report", "test", "lab", "env", "notebooks", "pdf", "bench", "status", "clean"):
+    for command in ("report", "test", "lab", "env", "notebooks", "pdf", "bench", "status", "plan", "clean"):
         assert f"make {command} " in text
     assert all(name in text for name in settings.profiles())
 

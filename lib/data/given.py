@@ -64,9 +64,13 @@ def copies(store: Store, recipe: Recipe) -> Parts:
 
 def defects_of(store: Store, images: Recipe, half: Literal["REAL", "FAKE"]) -> dict[str, Any]:
     """What `defects` finds in the whole half that a set's images came from; looked for once."""
+    return json.loads(store.make(copies_of(images, half)).path("defects.json").read_text(encoding="utf-8"))
+
+
+def copies_of(images: Recipe, half: Literal["REAL", "FAKE"]) -> Recipe:
+    """The search for copies in the half that a set's images came from."""
     known = {name: images.settings.get(name, default) for name, default in (("path", ""), ("print", ""), ("skipped", []))}
-    made = store.make(copies(known | {"half": half}, images.seed))
-    return json.loads(made.path("defects.json").read_text(encoding="utf-8"))
+    return copies(known | {"half": half}, images.seed)
 
 
 def defects(source: Source) -> dict[str, Any]:

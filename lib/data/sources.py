@@ -138,8 +138,9 @@ def _listed(pictures: Sequence[np.ndarray], labels: np.ndarray, classes: tuple[s
 
 
 def _folder(path: Path, size: int, seed: int) -> Source:
-    """Class folders of any images: `train/<class>/` and `test/<class>/`, or `<class>/`, split by seed."""
-    splits = [path / "train", path / "test"] if (path / "train").is_dir() else [path]
+    """Class folders of any images: `train/<class>/` and `test/<class>/` (or `val/`), or `<class>/`, split by seed."""
+    held = path / ("val" if (path / "val").is_dir() and not (path / "test").is_dir() else "test")
+    splits = [path / "train", held] if (path / "train").is_dir() else [path]
     for folder in splits:
         if not folder.is_dir():
             why = "there is a folder train/, so there must be one test/" if len(splits) == 2 else "no such folder"

@@ -40,6 +40,11 @@ def index_file(name: str, revision: str | None) -> str:
         raise GeneratorError(_out_of_reach(name, revision, error)) from error
 
 
+def cached(name: str, revision: str | None) -> bool:
+    """Whether an earlier fetch left its index here; the network is not asked."""
+    return isinstance(try_to_load_from_cache(name, INDEX, revision=revision), str)
+
+
 def fetch(name: str, revision: str | None) -> str:
     """Download the parts of a hub id that a generator needs; returns the folder.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -26,6 +26,7 @@ class Facts:
     hypernym: dict[str, str]
     definition: dict[str, str]
     backgrounds: tuple[str, ...]
+    name: dict[str, str] = field(default_factory=dict)  # in words, of classes that are called by an id, as folders often are
 
 
 def facts(path: Path, classes: Sequence[str]) -> Facts:
@@ -33,12 +34,12 @@ def facts(path: Path, classes: Sequence[str]) -> Facts:
     if not path.is_file():
         raise PromptError(f"no file of facts about these classes; write one like world.yaml beside it.\n{path}")
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    rows = {row["name"]: row for row in tree["classes"]}
+    rows = {row[key]: row for key in ("id", "name") for row in tree["classes"] if key in row}
     missing = [name for name in classes if not {"hypernym", "definition"} <= rows.get(name, {}).keys()]
     if missing:
         raise PromptError(f"no hypernym and definition for {', '.join(map(repr, missing))}: add them.\n{path}")
     pick = lambda field: {name: rows[name][field] for name in classes}  # noqa: E731
-    return Facts(pick("hypernym"), pick("definition"), tuple(tree["backgrounds"]))
+    return Facts(pick("hypernym"), pick("definition"), tuple(tree["backgrounds"]), pick("name"))
 
 
 def prompt(template: str, name: str, known: Facts, seed: int) -> str:
@@ -48,7 +49,8 @@ def prompt(template: str, name: str, known: Facts, seed: int) -> str:
     if unknown:
         raise PromptError(f"recipe {template!r} uses {{{min(unknown)}}}; it can use {', '.join(FIELDS)}")
     scene = known.backgrounds[seed_of(seed, "background") % len(known.backgrounds)] if "background" in used else ""
-    values = {"article": article(name).split()[0], "class": name, "background": scene}
+    said = known.name.get(name, name)
+    values = {"article": article(said).split()[0], "class": said, "background": scene}
     return template.format_map(values | {"hypernym": known.hypernym.get(name, ""), "definition": known.definition.get(name, "")})
 
 

@@ -44,3 +44,10 @@ def test_every_file_of_facts_is_complete(path):
     known = facts(path, names)
     assert len(names) == len(set(names)) >= 2 and known.backgrounds
     assert all(known.hypernym[name] and known.definition[name] for name in names)
+
+
+def test_folders_named_by_id_are_called_by_their_names(tmp_path):
+    path = tmp_path / "facts.yaml"
+    path.write_text("backgrounds: [a]\nclasses:\n- {id: n01, name: red fox, hypernym: canine, definition: d}\n")
+    assert prompt("{article} {class}, {hypernym}", "n01", facts(path, ["n01"]), 0) == "a red fox, canine"
+    assert prompt("{class}", "red fox", facts(path, ["red fox"]), 0) == "red fox"

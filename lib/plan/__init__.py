@@ -1,0 +1,1 @@
+"""What a profile would make, what it would cost, and what it lacks: `python -m lib.plan --profile world`."""

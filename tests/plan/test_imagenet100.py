@@ -1,0 +1,53 @@
+"""Profile imagenet100 on a tiny look-alike of its folder: real images, prompts by id, multi-crop ResNet-50s from the shards."""
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lib import schedule, settings
+from lib.classifier import fit, stream
+from lib.data import images
+from lib.measure import accuracy
+from lib.plan import chapters
+from lib.store import Store
+from tests.generator import tiny
+
+IDS = {"n01": "red fox", "n02": "sports car", "n03": "daisy"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The profile with its sizes scaled down and nothing else changed but where things lie."""
+    folder, profile = tmp_path_factory.mktemp("imagenet"), settings.load("imagenet100")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 2)):
+        for label, name in enumerate(IDS):
+            (folder / "data" / split / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = (rng.integers(0, 60, (40, 52, 3)) + 60 * np.eye(3)[label] * 3).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / "data" / split / name / f"{k}.JPEG")
+    facts = [{"id": key, "name": name, "hypernym": "thing", "definition": "a thing"} for key, name in IDS.items()]
+    (folder / "facts.yaml").write_text(yaml.safe_dump({"classes": facts, "backgrounds": ["a field"]}))
+    tiny.of_text().save(folder / "model")
+    small = {"study": {"store": str(folder / "store"), "device": "cpu", "workers": 1, "seeds": 1},
+             "data": {"path": str(folder / "data"), "resolution": 32, "train": 24, "test": 6, "shard": 12},
+             "generation": {"model": str(folder / "model"), "facts": str(folder / "facts"), "images": 24, "steps": 6, "batch": 4,
+                            "sweep": 0},
+             "training": {"width": 8, "epochs": 1, "batch": 12, "memory": 0}}
+    return profile.model_copy(update={name: getattr(profile, name).model_copy(update=own) for name, own in small.items()})
+
+
+def test_from_the_folder_to_the_classifiers(study):
+    store = Store(study.study.store)
+    known, asked = chapters.study(study, store)
+    assert known.data["classes"] == list(IDS) and list(known.sets) == ["sd"]
+    schedule.make(store, [*known.sets.values(), *(one for seeds in known.models.values() for one in seeds)])
+    said = images.load(store.make(known.sets["sd"]))
+    assert said.prompts[:3] == tuple(f"{name}, thing inside a field" for name in IDS.values())
+    assert said.images.shape == (24, 32, 32, 3) and list(known.models) == ["real", "sd", "real+sd"]
+    both = known.models["real+sd"][0]
+    assert isinstance(fit.pictures(store, both, fit.DEFAULTS | both.settings), stream.Shards)
+    assert both.settings["recipe"] == "multicrop" and both.settings["steps"] == 2
+    found = accuracy.scores(store, known.models, {"test": known.real["test"]}, "cpu")
+    assert len(found) == 3 and found["accuracy"].between(0, 1).all()
