@@ -5,6 +5,7 @@ On two cores with AMX bfloat16 with plain attention is several times faster than
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
@@ -16,7 +17,7 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from lib import compute, progress
 from lib.generator.model import Generator, plain
-from lib.store import Store, canonical, write_json
+from lib.store import Store, canonical, locked, write_json
 
 ATTENTION = {"fused": AttnProcessor2_0, "plain": AttnProcessor}
 LAYOUT = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
@@ -63,8 +64,11 @@ def images_per_second(generator: Generator, way: Way, batch: int = 32, repeats: 
 
 def fastest(generator: Generator, candidates: list[Way]) -> tuple[Way, dict[str, float]]:
     """The generator set to the fastest of the candidates: which it is, and images/s of each."""
-    speeds = {way: images_per_second(generator, way) for way in candidates}
-    best = chosen(speeds)
+    kept, speeds = generator.unet, {}
+    for way in candidates:
+        generator.unet = copy.deepcopy(kept)  # weights that were bfloat16 for a while would draw other images ever after
+        speeds[way] = images_per_second(generator, way)
+    generator.unet, best = kept, chosen(speeds)
     use(generator, best)
     return best, {f"{way.dtype}, {way.layout}, {way.attention}": round(speed, 1) for way, speed in speeds.items()}
 
@@ -78,11 +82,11 @@ def tuned(store: Store, generator: Generator) -> Generator:
     """The generator, set to what its architecture runs fastest in on this machine; timed once, then kept in the store."""
     about = canonical([compute.describe(), str(generator.device), torch.__version__, plain(generator.unet)])
     path = store.root / "probe" / f"{hashlib.sha256(about.encode()).hexdigest()[:20]}.json"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        best, speeds = fastest(generator, candidates(generator.device))
-        progress.say(f"runs fastest in {best.dtype}, {best.layout}, {best.attention} attention")
-        write_json(path, {"way": asdict(best), "images a second": speeds})
+    with locked(path.parent):  # one process times, all others do as it found, so that all shards are drawn alike
+        if not path.is_file():
+            best, speeds = fastest(generator, candidates(generator.device))
+            progress.say(f"runs fastest in {best.dtype}, {best.layout}, {best.attention} attention")
+            write_json(path, {"way": asdict(best), "images a second": speeds})
     return use(generator, Way(**json.loads(path.read_text(encoding="utf-8"))["way"]))
 
 

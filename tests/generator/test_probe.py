@@ -33,6 +33,15 @@ def test_fastest_is_clearly_the_fastest():
     assert type(next(iter(made.unet.attn_processors.values()))).__name__.endswith("2_0") == (best.attention == "fused")
 
 
+def test_timing_leaves_the_weights_as_they_were():
+    """The process that timed once drew other images than all that read what it had found."""
+    timed, fresh = tiny.of_classes(), tiny.of_classes()
+    best, _ = fastest(timed, [*ways("bfloat16"), *ways("float32")])
+    use(fresh, best)
+    assert all(torch.equal(value, timed.unet.state_dict()[name]) for name, value in fresh.unet.state_dict().items())
+    assert timed.unet.conv_in.weight.dtype == getattr(torch, best.dtype)
+
+
 def test_a_unet_in_bfloat16_still_takes_images():
     made = use(tiny.of_classes(tiny.autoencoder(), resolution=16), Way(dtype="bfloat16"))
     assert made.encode(torch.zeros(1, 16, 16, 3, dtype=torch.uint8)).dtype == torch.bfloat16
