@@ -4,6 +4,7 @@ PYTHON  ?= python3
 PY      ?= .venv/bin/python
 NOTEBOOK ?= notebooks
 LAB     ?=
+EXTRAS  ?=
 PROFILES := $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml))))
 ifneq ($(filter $(PROFILE),$(PROFILES)),$(strip $(PROFILE)))
 $(error no profile named "$(PROFILE)" in params/; there are: $(PROFILES))
@@ -11,16 +12,24 @@ endif
 ifeq ($(strip $(PROFILE)),)
 $(error PROFILE is empty; there are: $(PROFILES))
 endif
+EXTRA_NAMES := $(patsubst requirements-%.txt,%,$(wildcard requirements-*.txt))
+ifneq ($(filter-out $(EXTRA_NAMES),$(EXTRAS)),)
+$(error no extra named "$(filter-out $(EXTRA_NAMES),$(EXTRAS))"; there are: $(EXTRA_NAMES))
+endif
 export PYTHONPATH := $(CURDIR)
 
 OUT   := reports/$(PROFILE)
 NAMES := $(sort $(patsubst notebooks/%.ipynb,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
 RUNS  := $(NAMES:%=$(OUT)/notebooks/%.ipynb)
+ifneq ($(shell find $(OUT) -newermt now -print -quit 2>/dev/null),)  # the clock was set back
+$(shell $(PY) -c 'import pathlib; from lib.stamps import date_back; date_back(pathlib.Path("$(OUT)"))')
+endif
 READY := $(if $(filter .venv/%,$(PY)),.venv/.ready)
+extra  = $(if $(READY),$(1:%=.venv/.%))
 run   = $(PY) -m lib.run
 
 .DEFAULT_GOAL := help
-.PHONY: help report notebooks test lab env pdf bench status plan pretrained fetch clean lock stamps
+.PHONY: help report notebooks test soak lab env pdf bench status plan pretrained fetch clean lock stamps
 .SECONDARY:
 
 help: ## list the commands
@@ -31,13 +40,16 @@ report: $(OUT)/report.html ## run what is stale and stitch reports/PROFILE/repor
 
 notebooks: $(RUNS) ## run what is stale, without the page
 
-test: $(READY) ## all tests
+test: $(READY) $(call extra,dask) ## all tests but the long ones
 	@$(PY) -m pytest tests
+
+soak: $(READY) $(call extra,dask) ## the long tests: faults, fuzzing at length
+	@DOORS=20 $(PY) -m pytest tests -m "soak or doors"
 
 lab: $(READY) ## open JupyterLab on this machine only (NOTEBOOK=file to open one, LAB=more options)
 	@$(PY) -m jupyter lab --ip=127.0.0.1 $(LAB) "$(NOTEBOOK)"
 
-env: $(READY) ## build the environment and check it
+env: $(READY) $(call extra,$(EXTRAS)) ## build the environment and check it (EXTRAS=dask to add what clusters need)
 	@$(PY) -m lib.compute
 
 pdf: $(OUT)/report.html ## print the report through an installed Chromium
@@ -62,7 +74,7 @@ fetch: $(READY) ## download what PROFILE needs (models, data sets), resumable, h
 clean: ## remove what runs of PROFILE left in reports/ (the store stays)
 	rm -rf $(OUT)
 
-lock: ## make requirements.txt again from environment.yml (needs uv)
+lock: ## make requirements*.txt again from environment.yml and pyproject.toml (needs uv)
 	@$(PY) -m tests.lock
 
 # --- the graph: data -> inversion -> generation -> training -> summary -> report --------------------------------------------------
@@ -100,4 +112,8 @@ stamps: $(READY)
 	  pathlib.Path(site.getsitepackages()[0], "study.pth").write_text("$(CURDIR)\n")'
 	@.venv/bin/python -m ipykernel install --sys-prefix --name python3 --display-name "Synthetic training data" >/dev/null
 	@.venv/bin/python -m lib.compute >/dev/null
+	@touch $@
+
+.venv/.%: requirements-%.txt .venv/.ready
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r $<
 	@touch $@

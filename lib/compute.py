@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,17 @@ def rooms() -> int:
     """How many processes the machine has room for: one a GPU where there are some, else one a core."""
     where = device()
     return torch.cuda.device_count() if where.type == "cuda" else torch.get_num_threads() if where.type == "cpu" else 1
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
+    count = torch.cuda.device_count()
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(str(i) for i in range(count))).split(",")[:count]
+
+
+def dealt(names: list[str], processes: int) -> tuple[str, ...]:
+    """One GPU a process, in turn, where there are several; else nothing to deal out."""
+    return tuple(names[i % len(names)] for i in range(processes)) if len(names) > 1 else ()
 
 
 def seed_of(*names: object) -> int:

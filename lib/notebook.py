@@ -28,7 +28,8 @@ class Notebook:
 
     def __init__(self, name: str, profile: str, study: settings.Study, section: settings.Section | None):
         self.name, self.profile, self.study, self.settings = name, profile, study, section
-        self.store, self.out, self.began = Store(study.store, study.workers), REPORTS / profile, time.time()
+        self.store, self.out = Store(study.store, study.workers, study.engine), REPORTS / profile
+        self.began = time.monotonic()
 
     def result(self, name: str) -> dict[str, Any]:
         """What an earlier notebook found: `recipes`, `numbers`, `findings`."""
@@ -54,7 +55,7 @@ class Notebook:
 
     def close(self, findings: list[str], recipes: dict[str, Recipe], numbers: dict[str, Any]) -> None:
         """Show the findings, artefacts and time, and leave them as the notebook's result."""
-        seconds = round(time.time() - self.began, 1)
+        seconds = round(time.monotonic() - self.began, 1)
         for text in findings:
             figures.finding(text)
         made = ", ".join(f"{label} {recipe.key[:8]}" for label, recipe in recipes.items()) or "none"

@@ -22,7 +22,7 @@ from lib.paths import NOTEBOOKS, REPORTS, ROOT
 from lib.report import ReportError
 from lib.settings import RUN, Settings, SettingsError
 from lib.stamps import lost, names, read, stamp
-from lib.store import Recipe, Store, StoreError, git, write_json
+from lib.store import Recipe, Store, StoreError, git, locked, write_json
 
 PRIVATE = Config(KernelManager={"transport_encryption": "auto"})  # nobody else on the machine reads the kernel's talk
 
@@ -34,14 +34,21 @@ class RunError(RuntimeError):
 # --- running one notebook -------------------------------------------------------------------------------------------
 
 def notebook(name: str, profile: str) -> None:
-    """Execute into `.partial.ipynb`; only a notebook that ran to its end gets its name."""
+    """Run one notebook; a second run of it waits, since both would write the same files, and then finds all work in the store."""
+    loaded = settings.load(profile)
+    parameters = {"profile": profile, **loaded.parameters(name)}
+    check_names(name, parameters)
+    with locked(REPORTS / profile / "locks" / name):
+        execute(name, profile, parameters, stamp(name, loaded))
+
+
+def execute(name: str, profile: str, parameters: dict[str, Any], seen: dict[str, Any]) -> None:
+    """Into `.partial.ipynb`; only a notebook that ran to its end gets its name."""
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    loaded, out = settings.load(profile), REPORTS / profile / "notebooks"
-    parameters, began, seen = {"profile": profile, **loaded.parameters(name)}, time.time(), stamp(name, loaded)
-    check_names(name, parameters)
+    out, began = REPORTS / profile / "notebooks", time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     partial, failed = out / f"{name}.partial.ipynb", out / f"{name}.failed.ipynb"
     try:
@@ -53,7 +60,7 @@ def notebook(name: str, profile: str) -> None:
             partial.replace(failed)
         raise RunError(_failure(name, error, failed)) from None
     failed.unlink(missing_ok=True)
-    seconds = round(time.time() - began, 1)
+    seconds = round(time.monotonic() - began, 1)
     write_json(REPORTS / profile / "stamps" / f"{name}.done.json", {**seen, "seconds": seconds})
     partial.replace(out / f"{name}.ipynb")
     print(f"✓ {name} in {progress.clock(seconds)}", file=sys.stderr, flush=True)
@@ -206,6 +213,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, RunError, StoreError, ReportError, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was made is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -9,16 +9,19 @@ import contextlib
 import functools
 import json
 import multiprocessing
+import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 
-from lib import compute, progress, workers
-from lib.store import Order, Recipe, Store, StoreError, canonical, find, locked, part
+from lib import cluster, compute, progress, workers
+from lib.store import Given, Order, Recipe, Store, StoreError, canonical, find, locked, part
 
-TRIES = 3  # of a task whose worker dies
+TRIES = 3  # workers that may die over one file
 LOOK = 1.0  # seconds between two looks at a folder that another run has locked
+LATE = 60  # seconds in which a shared file system shows other machines what was written
+ALONE = threading.RLock()  # torch's threads and its random state are the process's: a worker makes one file at a time
 
 
 def make(store: Store, recipes: Iterable[Recipe]) -> None:
@@ -30,9 +33,8 @@ def make(store: Store, recipes: Iterable[Recipe]) -> None:
 def attempt(store: Store, recipes: Iterable[Recipe]) -> dict[str, Exception]:
     """Make what can be made; why not, by the key of each recipe that could not."""
     missing = absent(store, recipes)
-    count = 1 if workers.here() else store.workers or compute.rooms()
     with contextlib.ExitStack() as kept:
-        run = Run(store, missing, count, kept)
+        run = Run(store, missing, kept)
         try:
             run.to_the_end()
         except BaseException:  # Ctrl-C above all: what still runs would outlive what waits for it
@@ -53,11 +55,14 @@ def absent(store: Store, recipes: Iterable[Recipe]) -> dict[str, Recipe]:
 class Run:
     """Recipes that wait for their upstream or for another run; files to make; tasks that run; what failed."""
 
-    def __init__(self, store: Store, missing: dict[str, Recipe], count: int, kept: contextlib.ExitStack):
-        self.store, self.count, self.kept = store, count, kept
+    def __init__(self, store: Store, missing: dict[str, Recipe], kept: contextlib.ExitStack):
+        self.store, self.kept = store, kept
+        self.engine = "local" if workers.here() else store.engine  # a worker starts none of its own
+        self.count = 1 if workers.here() else store.workers or compute.rooms()
         self.waiting, self.orders, self.failed = dict(missing), {}, {}
         self.files: deque[tuple[Order, str]] = deque()
         self.tasks: dict[Future, tuple[Order, str]] = {}
+        self.deaths: Counter[tuple[str, str]] = Counter()  # of workers, by what they were at
         self.bar = kept.enter_context(progress.track(label(missing.values()), 0, quiet=not missing))
 
     def to_the_end(self) -> None:
@@ -65,7 +70,7 @@ class Run:
         while self.waiting or self.files or self.tasks:
             for recipe in self.ready():
                 self.begin(recipe)
-            while self.files and len(self.tasks) < 2 * self.count:  # no more: a failure shall stop what is not begun
+            while self.files and len(self.tasks) < self.room():
                 self.hand_out(*self.files.popleft())
             for done in self.done():
                 self.settle(done)
@@ -98,17 +103,22 @@ class Run:
             self.kept.enter_context(looked.pop_all() if ours else contextlib.nullcontext())
         return ours
 
+    def room(self) -> int:
+        """How many tasks to have out: enough to keep all workers busy, no more, so that a failure stops what is not begun."""
+        return 2 * (self.count if self.engine == "local" else cluster.rooms(self.engine, self.count))
+
     def hand_out(self, order: Order, name: str) -> None:
         """One file as a task."""
-        tree = canonical(order.recipe.to_json())
-        self.tasks[executor(self.count).submit(task, str(self.store.root), tree, name)] = order, name
+        recipe, late = order.recipe, LATE if self.engine != "local" else 0
+        given = str(self.store.root), canonical(recipe.to_json()), recipe.key, name, late
+        self.tasks[executor(self.engine, self.count).submit(task, *given)] = order, name
 
     def settle(self, done: Future) -> None:
         """Take one result, or note the failure, or queue it again where its worker died."""
         order, name = self.tasks.pop(done)
-        error = done.exception()
-        if isinstance(error, BrokenExecutor):
-            self.again(order, name)
+        error = failure(done)
+        if (died := deaths(error)) is not None:
+            self.again(order, name, died)
         elif error is not None:
             self.failed.setdefault(order.recipe.key, error)
             self.orders.pop(order.recipe.key, None)
@@ -123,19 +133,19 @@ class Run:
         if not self.tasks:
             time.sleep(LOOK if self.waiting else 0)
         found = wait(self.tasks, LOOK, FIRST_COMPLETED).done
-        if any(isinstance(task.exception(), BrokenExecutor) for task in found):
+        if any(isinstance(failure(task), BrokenExecutor) for task in found):
             wait(self.tasks)  # a pool that lost a worker ends them all; the next task starts a new one
             workers.processes.cache_clear()
             return list(self.tasks)
         return list(found)
 
-    def again(self, order: Order, name: str) -> None:
-        """Queue a file whose worker died; not for ever."""
-        order.retried += 1
-        if order.retried > TRIES * len(order.parts):
-            raise StoreError(f"workers died {order.retried} times over {order.recipe.step}, perhaps for want of memory: set "
-                             f"study.workers: 1.\n{order.folder}")
-        progress.say(f"a worker died; making {order.folder.name}/{name} again")
+    def again(self, order: Order, name: str, died: int) -> None:
+        """Queue a file whose worker died, but not for ever, or whose scheduler went away."""
+        self.deaths[order.recipe.key, name] += died
+        if self.deaths[order.recipe.key, name] > TRIES:
+            raise StoreError(f"{self.deaths[order.recipe.key, name]} workers died over {order.recipe.step}, perhaps for want of "
+                             f"memory: set study.workers: 1.\n{order.folder / name}")
+        progress.say(f"a worker or its scheduler is gone; making {order.folder.name}/{name} again")
         self.files.appendleft((order, name))
 
     def close_if_whole(self, order: Order) -> None:
@@ -146,6 +156,9 @@ class Run:
 
     def stop(self) -> None:
         """End what runs: what is finished stays, the rest is made next time."""
+        if self.engine != "local":
+            cluster.close(self.engine, self.count)
+            return
         for child in multiprocessing.active_children():
             child.terminate()
         workers.processes.cache_clear()
@@ -163,21 +176,40 @@ class Here(Executor):
         return done
 
 
-def executor(count: int) -> Executor:
-    """Where the tasks of so many processes run."""
-    return workers.processes(count) if count > 1 else Here()
+def executor(engine: str, count: int) -> Executor:
+    """Where tasks run: here, in so many processes, or on a cluster."""
+    if engine != "local":
+        return cluster.executor(engine, count)
+    gpus = compute.dealt(compute.gpus(), count)
+    return Here() if count == 1 else workers.processes(count, gpus) if gpus else workers.processes(count)
 
 
-def task(root: str, tree: str, name: str) -> dict:
+def failure(done: Future) -> BaseException | None:
+    """Why a task came to nothing, a scheduler that forgot it included."""
+    return CancelledError() if done.cancelled() else done.exception()
+
+
+def deaths(error: BaseException | None) -> int | None:
+    """How many workers a task lost: none where its scheduler forgot it; not a number where it ended by itself."""
+    if type(error).__name__ == "KilledWorker":  # Dask's, which is not imported here: it gave up handing it out
+        return error.allowed_failures + 1
+    return 0 if isinstance(error, CancelledError) else 1 if isinstance(error, BrokenExecutor) else None
+
+
+def task(root: str, tree: str, key: str, name: str, late: float) -> dict:
     """Make one file of a recipe; what it is and what it cost."""
-    folder, parts = opened(root, tree)
-    return part(folder / name, parts[name])
+    with ALONE:
+        folder, parts = opened(root, tree, key, late)
+        return part(folder / name, parts[name])
 
 
 @functools.lru_cache(maxsize=1)
-def opened(root: str, tree: str) -> tuple:
+def opened(root: str, tree: str, key: str, late: float) -> tuple:
     """Folder and parts of a recipe; kept, so that a worker loads a generator once for all shards it makes."""
-    store, recipe = Store(root), Recipe.from_json(json.loads(tree))
+    store, recipe = Given(root, late), Recipe.from_json(json.loads(tree))
+    if recipe.key != key:
+        raise StoreError(f"this worker's checkout has another version of {recipe.step} or of what it is made from: bring all "
+                         f"machines to the same commit.\n{store.folder(recipe)}")
     return store.folder(recipe), find(recipe.step).parts(store, recipe)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,10 @@ from lib.paths import PARAMS
 
 RUN = "STUDY_RUN"  # environment of a kernel that Make started: its results are the study's
 
+SHORT = reprlib.Repr()  # a few lines of YAML can stand for more text than there is memory
+SHORT.maxstring = SHORT.maxother = 300
+# What PyYAML raises, among others over the 31st of February, 5,000 digits, `!!bool maybe`, `!!timestamp x`, what is not UTF-8.
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # not blank, and fit for a path
 TERM = r"(\d+(\.\d+)?\*)?[a-z][\w-]*(@\d+(\.\d+)?x)?"  # 0.1*real, sd@4x
@@ -34,6 +39,13 @@ def _each_once(values: list) -> list:
     return values
 
 
+def _engine(value: str) -> str:
+    """A way to run tasks."""
+    if not re.fullmatch(r"local|dask|(tcp|tls)://[\w.\-\[\]:]+:\d{1,5}", value):
+        raise ValueError("local, dask, or the address tcp://host:port of a running Dask scheduler")
+    return value
+
+
 class Section(BaseModel):
     """Strict: no unknown key, no conversion, no change after loading."""
 
@@ -48,6 +60,7 @@ class Study(Section):
     seed: Annotated[int, Field(ge=0)]  # the seed from which all others are drawn
     seeds: Annotated[int, Field(ge=3)]  # classifiers an arm: fewer than 3 give no interval worth printing
     device: Literal["auto", "cpu", "cuda", "mps"]
+    engine: Annotated[str, AfterValidator(_engine)]  # what runs the tasks: local, dask, tcp://host:port
     workers: Annotated[int, Field(ge=0, le=256)]  # processes side by side; 0: one a core, or one a GPU
     store: Text  # root of the artefacts; relative paths start at the checkout
 
@@ -250,7 +263,7 @@ def load(profile: str, params: Path = PARAMS) -> Settings:
         if name not in known:
             raise SettingsError(f"unknown section {name!r}{_nearest(name, known)}.\n{own}: {name}")
         if not isinstance(over[name], dict):
-            raise SettingsError(f"section {name!r} must hold `key: value` lines, got {over[name]!r}.\n{own}: {name}")
+            raise SettingsError(f"section {name!r} must hold `key: value` lines, got {SHORT.repr(over[name])}.\n{own}: {name}")
     merged = {name: {**base.get(name, {}), **over.get(name, {})} for name in {**base, **over}}
     return _validate(Settings, merged, lambda keys: own if _holds(over, keys) else default)
 
@@ -287,10 +300,10 @@ def _read(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise SettingsError(f"the file is missing; restore it with `git checkout params`.\n{path}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise SettingsError(f"not readable as YAML: {' '.join(str(error).split())}.\n{path}") from error
     if tree is not None and not isinstance(tree, dict):
-        raise SettingsError(f"expected sections such as `data:`, got {tree!r}.\n{path}")
+        raise SettingsError(f"expected sections such as `data:`, got {SHORT.repr(tree)}.\n{path}")
     return tree or {}
 
 
@@ -313,7 +326,7 @@ def _explain(model: type[Section], fault: dict[str, Any], where) -> str:
         text = f"key {keys[-1]!r} is missing"
     else:
         expected = re.sub(r"^(Input|List|String|Value error,|Keys) (should )?(be )?(a valid )?", "", fault["msg"])
-        text = f"{key} = {got!r} ({type(got).__name__}): expected {expected}{_hint(got)}"
+        text = f"{key} = {SHORT.repr(got)} ({type(got).__name__}): expected {expected}{_hint(got)}"
     return f"{text}.\n{where}: {key}"
 
 

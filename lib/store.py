@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import datetime
+import errno
 import fcntl
 import functools
 import hashlib
@@ -17,6 +18,7 @@ import json
 import os
 import platform
 import resource
+import secrets
 import subprocess
 import sys
 import time
@@ -31,6 +33,7 @@ from lib import progress
 from lib.paths import ROOT
 
 Parts = dict[str, Callable[[Path], None]]  # file name -> writes that file at the path it is given
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, largest file
 VERSIONS = ("torch", "torchvision", "diffusers", "transformers", "numpy", "opencv-python-headless", "scikit-learn", "pyarrow")
 
 
@@ -138,9 +141,10 @@ class Artefact:
 class Store:
     """Root folder of artefacts, `root/<step>/<key>/`; may be a shared file system."""
 
-    def __init__(self, root: str | Path, workers: int = 1):
+    def __init__(self, root: str | Path, workers: int = 1, engine: str = "local"):
         self.root = (ROOT / root).resolve()  # an absolute root stays what it is
         self.workers = workers  # processes that lib/schedule.py may use; 0: as many as the machine has room for
+        self.engine = engine  # and what runs them
 
     def folder(self, recipe: Recipe) -> Path:
         return self.root / recipe.step.removeprefix("lib.") / recipe.key
@@ -194,6 +198,25 @@ class Store:
         return order.close()
 
 
+class Given(Store):
+    """The store as a task sees it: what the task needs is whole or soon will be, and is never made by it. Whoever handed the
+    task out holds the locks, so that waiting for one here would be waiting for ever."""
+
+    def __init__(self, root: str, late: float):
+        super().__init__(root)
+        self.late = late  # seconds after which it must have come
+
+    def make(self, recipe: Recipe) -> Artefact:
+        deadline = time.monotonic() + self.late
+        while not (found := self.found(recipe)):
+            if time.monotonic() >= deadline:
+                raise StoreError(f"{recipe.step} was whole when this run began and is not now: {self.state(recipe)}. The same "
+                                 "command again mends it; if that ends here too, this worker does not see the store that the run "
+                                 f"writes (study.store must lie on a file system they share).\n{self.folder(recipe)}")
+            time.sleep(0.2)
+        return found
+
+
 class Order:
     """One artefact on its way, under the lock of its folder: which files are there, which are missing."""
 
@@ -211,13 +234,24 @@ class Order:
         self.parts = find(recipe.step).parts(store, recipe)
         self.files = {name: found[name] for name in self.parts if name in found}
         self.missing = [name for name in self.parts if name not in self.files]
-        self.resumed, self.costs, self.retried = len(found), [], 0
+        self.resumed, self.costs, self.retried = len(found), [], {}
+        for name in self.missing:
+            left = begun(self.folder / name)  # by a run that died
+            self._note(name, len(left))
+            for path in [*left, self.folder / name]:
+                path.unlink(missing_ok=True)
 
     def took(self, name: str, made: dict[str, Any]) -> None:
         """One file is there."""
         self.files[name] = made.pop("file")
+        self._note(name, made.pop("retried"))
         self.costs.append(made)
         write_json(self.folder / "journal.json", self.files)
+
+    def _note(self, name: str, times: int) -> None:
+        """So many times a file was begun in vain."""
+        if times:
+            self.retried[name] = self.retried.get(name, 0) + times
 
     def close(self) -> Artefact:
         """All files are there: the manifest, last."""
@@ -227,11 +261,13 @@ class Order:
                                        "files": dict(sorted(self.files.items())), "made": self._circumstances()}
         manifest["seal"] = _seal(manifest)
         write_json(self.folder / "manifest.json", manifest)
-        (self.folder / "journal.json").unlink(missing_ok=True)
+        for left in [self.folder / "journal.json", *self.folder.glob(".*.tmp")]:
+            left.unlink(missing_ok=True)
         return Artefact(self.folder, manifest)
 
     def _circumstances(self) -> dict[str, Any]:
-        """When, how long (seconds of work, whoever did it), on what and with what; `resumed_from` files made before."""
+        """When, how long (seconds of work, whoever did it), on what and with what; `resumed_from` files made before; `remade`
+        since they were altered; `retried`: how often a file was begun by a worker that died."""
         return {"started": datetime.datetime.fromtimestamp(self.started, datetime.UTC).isoformat(timespec="seconds"),
                 "seconds": round(sum(cost["seconds"] for cost in self.costs), 2),
                 "peak_memory_mb": max((cost["peak_memory_mb"] for cost in self.costs), default=0),
@@ -244,11 +280,17 @@ def part(path: Path, writer: Callable[[Path], None]) -> dict[str, Any]:
     """Write one file of an artefact: its hash, and what it cost. One thread, so that the cores there are change nothing."""
     from lib import compute  # torch is slow to import and not needed for reading
 
-    began = time.monotonic()
+    began, retried = time.monotonic(), len(begun(path)) + path.exists()  # whole, but its worker died before it could say so
     with compute.one_thread():
         file, device = _write(path, writer), compute.describe()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
-    return {"file": file, "seconds": time.monotonic() - began, "peak_memory_mb": round(peak), "device": device}
+    seconds = time.monotonic() - began
+    return {"file": file, "retried": retried, "seconds": seconds, "peak_memory_mb": round(peak), "device": device}
+
+
+def begun(path: Path) -> list[Path]:
+    """What those left who began to write a file and died over it."""
+    return list(path.parent.glob(f".{path.name}.*.tmp"))
 
 
 def canonical(tree: Any) -> str:
@@ -269,8 +311,9 @@ def digest(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, writer: Callable[[Path], Any]) -> dict[str, Any]:
     """Let `writer` fill a temporary file, then rename it: a reader never sees a half-written one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # unlike the one of any other process or machine
     try:
+        temporary.touch()  # a process that dies leaves this to say that it began
         writer(temporary)
         temporary.chmod(0o644)  # safetensors lets only the owner read, and a store may be shared
         with temporary.open("rb") as file:
@@ -278,19 +321,26 @@ def _write(path: Path, writer: Callable[[Path], Any]) -> dict[str, Any]:
         found = digest(temporary)
         temporary.replace(path)
         return found
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StoreError(f"no room for {path.name}: {error.strerror}. Free some, or set study.store to a larger disk; what was "
+                         f"made is kept, and the same command goes on from there.\n{path.parent}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _intact(folder: Path, files: dict[str, dict]) -> dict[str, dict]:
     """Those of the recorded files that are still what was recorded."""
-    return {name: seen for name, seen in files.items() if (folder / name).is_file() and digest(folder / name) == seen}
+    return {name: seen for name, seen in files.items()
+            if Path(name).name == name and (folder / name).is_file() and digest(folder / name) == seen}
 
 
 def _manifest(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
     """The manifest, or None where it is not there, not of this recipe, or not what was written."""
     tree = _read_json(folder / "manifest.json")
-    return tree if tree and tree.get("key") == recipe.key and tree.get("seal") == _seal(tree) else None
+    typed = tree and isinstance(tree.get("files"), dict) and isinstance(tree.get("made"), dict)
+    return tree if typed and tree.get("key") == recipe.key and tree.get("seal") == _seal(tree) else None
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -303,7 +353,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """The content, or None where there is no such file or not a JSON object in it (then it proves nothing)."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        canonical(tree)  # what this project writes has finite numbers and a bottom
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return tree if isinstance(tree, dict) else None
 

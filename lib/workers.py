@@ -13,9 +13,14 @@ import threading
 
 
 @functools.cache
-def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    """Workers that stay for as long as this process; spawned, since forked ones can hang where torch runs threads."""
-    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_serve)
+def processes(workers: int, gpus: tuple[str, ...] = ()) -> concurrent.futures.ProcessPoolExecutor:
+    """Workers that stay for as long as this process, each with a GPU of its own where some are named; spawned, since forked
+    ones can hang where torch runs threads."""
+    context = multiprocessing.get_context("spawn")
+    own = context.SimpleQueue()
+    for gpu in gpus:
+        own.put(gpu)
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_serve, initargs=(own if gpus else None,))
     atexit.register(pool.shutdown, cancel_futures=True)
     return pool
 
@@ -30,8 +35,10 @@ def cores() -> int:
     return 1 if here() else os.cpu_count() or 1
 
 
-def _serve() -> None:
+def _serve(gpus: multiprocessing.SimpleQueue | None) -> None:
     """A worker leaves Ctrl-C to its parent and ends with it, however that ends."""
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
     os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # before numpy comes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()

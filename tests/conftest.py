@@ -14,7 +14,7 @@ from lib.paths import ROOT
 def house(tmp_path_factory):
     """A copy of the checkout whose smoke study ran once, from nothing, two jobs at a time."""
     copy = tmp_path_factory.mktemp("house")
-    for name in ("lib", "notebooks", "params", "tests", "Makefile"):
+    for name in ("lib", "notebooks", "params", "tests", "Makefile", "requirements-dask.txt"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
     done = make(copy, "-j2", "report")
     assert done.returncode == 0, done.stderr

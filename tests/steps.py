@@ -18,9 +18,35 @@ def numbers(store, recipe):
     """`i.txt` holds i squared."""
     def write(i, path):
         _note(recipe, i)
+        if "pids" in recipe.settings:
+            Path(recipe.settings["pids"]).write_text(str(os.getpid()))
         time.sleep(recipe.settings.get("pause", 0))
         path.write_text(str(i * i))
     return {f"{i}.txt": lambda path, i=i: write(i, path) for i in range(recipe.settings["count"])}
+
+
+@step(version=1)
+def blocks(store, recipe):
+    """`i.bin` holds so many bytes of value i."""
+    return {f"{i}.bin": lambda path, i=i: path.write_bytes(bytes([i]) * recipe.settings["size"])
+            for i in range(recipe.settings["count"])}
+
+
+def sees(name, pause):
+    """What a process has in its environment; the pause keeps it from taking two of these."""
+    time.sleep(pause)
+    return os.environ.get(name)
+
+
+@step(version=1)
+def spoils(store, recipe):
+    """Made for the first time, it harms a file of another artefact."""
+    def write(path):
+        if not Path(recipe.settings["path"] + ".spoilt").exists():
+            Path(recipe.settings["path"] + ".spoilt").touch()
+            Path(recipe.settings["path"]).write_text("harmed")
+        path.write_text("done")
+    return {"done.txt": write}
 
 
 @step(version=1)

@@ -5,15 +5,23 @@ import subprocess
 import sys
 from importlib.metadata import version
 
+import pytest
 import yaml
 from packaging.markers import Marker
 from packaging.requirements import Requirement
 
 from lib import compute
 from lib.paths import ROOT
-from tests.lock import direct
+from tests.conftest import make
+from tests.lock import direct, extras
 
-LOCK = [Requirement(line) for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
+
+def locked(name):
+    return [Requirement(line) for line in (ROOT / name).read_text().splitlines() if line and line[0] != "#"]
+
+
+LOCK = locked("requirements.txt")
+EXTRAS = {name: locked(f"requirements-{name}.txt") for name in extras()}
 
 
 def plain(name):
@@ -35,6 +43,24 @@ def test_the_lock_holds_every_direct_dependency_exactly():
     assert all(str(r.specifier).startswith("==") for r in locked.values())
 
 
+@pytest.mark.parametrize("name", EXTRAS)
+def test_an_extra_adds_what_it_names_and_changes_nothing(name):
+    pins = {plain(r.name): r for r in EXTRAS[name]}
+    assert {plain(wanted) for wanted in extras()[name]} <= set(pins) and not set(pins) & {plain(r.name) for r in LOCK}
+    assert all(str(r.specifier).startswith("==") for r in pins.values())
+
+
+def test_an_extra_that_there_is_not_is_said():
+    done = make(ROOT, "env", "EXTRAS=dusk")
+    assert done.returncode != 0 and 'no extra named "dusk"; there are: dask' in done.stderr
+
+
+def test_the_tests_bring_their_extra():
+    command = ["make", "--dry-run", "test", "PY=.venv/bin/python"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (ROOT / ".venv/.dask").exists() or "-r requirements.txt -r requirements-dask.txt" in said
+
+
 def test_the_lock_serves_three_pythons_and_names_no_host():
     for python in ("3.11.9", "3.12.9", "3.13.2"):
         environment = {"python_full_version": python, "python_version": python[:4]}
@@ -44,10 +70,10 @@ def test_the_lock_serves_three_pythons_and_names_no_host():
 
 
 def test_what_is_installed_is_what_is_locked():
-    for requirement in LOCK:
+    for requirement in sum(EXTRAS.values(), LOCK):
         if requirement.marker is None or requirement.marker.evaluate():
             found = version(requirement.name).partition("+")[0]
-            assert requirement.specifier.contains(found), f"{requirement.name} {found}; run `make env`"
+            assert requirement.specifier.contains(found), f"{requirement.name} {found}; run `make env EXTRAS=dask`"
 
 
 def test_conda_reads_the_same_list():

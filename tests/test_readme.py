@@ -21,7 +21,7 @@ MAKE = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("make ")]
 
 def test_all_commands_are_of_a_kind_that_is_tried_here():
     assert COMMANDS[:2] == ["make report", "make test"]
-    assert all(line.startswith(("make ", ".venv/bin/papermill ")) for line in COMMANDS)
+    assert all(line.startswith(("make ", ".venv/bin/papermill ", ".venv/bin/dask ")) for line in COMMANDS)
 
 
 @pytest.mark.parametrize("words", [w for w in MAKE if w[0] not in ("lab", "test")], ids=" ".join)

@@ -83,6 +83,7 @@ def test_a_harmed_file_is_named_and_made_again(root, capsys, harm, tmp_path):
     assert root.state(recipe) == "altered: 1.txt"
     again = root.make(recipe)
     assert contents(again) == before and again.manifest["made"]["remade"] == ["1.txt"]
+    assert again.manifest["made"]["retried"] == {}  # nobody died
     assert "1.txt" in capsys.readouterr().err
     assert (tmp_path / "log").read_text().split() == ["0", "1", "2", "1"]  # only that one
 
@@ -119,6 +120,7 @@ def test_kill_9_then_the_rest_is_made(root, tmp_path, after):
     done = root.state(recipe)
     made = root.make(recipe)
     assert done == f"unfinished: {after} files made" and made.manifest["made"]["resumed_from"] == after
+    assert made.manifest["made"]["retried"] == {f"{after}.txt": 1}
     assert {name: data.decode() for name, data in contents(made).items()} == {f"{i}.txt": str(i * i) for i in range(5)}
     assert len(log.read_text().split()) == 6  # the one that was cut off came twice
 

@@ -257,6 +257,7 @@ def _artefact(manifest: Mapping, others: Mapping) -> dict[str, Any]:
         "step version": manifest.get("version", unknown),
         "files": len(manifest.get("files", {})),
         "started": made.get("started", unknown),
+        "made": history(made) or "in one go",
         "device": made.get("device", unknown),
         "versions": versions,
         "git": str(made.get("git", unknown))[:12] + (" with local changes" if made.get("dirty") else ""),
@@ -264,12 +265,23 @@ def _artefact(manifest: Mapping, others: Mapping) -> dict[str, Any]:
     return {
         "step": manifest["step"].removeprefix("lib."),
         "key": manifest["key"],
+        "history": history(made),
         "device": made.get("device", unknown),
         "seconds": _plain(made.get("seconds", unknown)),
         "memory": _plain(made.get("peak_memory_mb", unknown)),
         "facts": [(name, _plain(value)) for name, value in facts.items()],
         "upstream": [(name, key, key in others) for name, key in manifest.get("upstream_keys", {}).items()],
     }
+
+
+def history(made: Mapping) -> str:
+    """What was not made in one go: files of an earlier run, altered ones, those whose worker died; else nothing."""
+    resumed, remade, retried = (made.get(name) or 0 for name in ("resumed_from", "remade", "retried"))
+    said = [f"{resumed} {'file' if resumed == 1 else 'files'} kept from an earlier run"] if resumed else []
+    said += [f"{', '.join(remade)} found altered and made again"] if remade else []
+    again = retried if isinstance(retried, Mapping) else {}
+    said += [f"{name} begun {n + 1} times, since a process died over it" for name, n in again.items()]
+    return "; ".join(said)
 
 
 def _plain(value: Any) -> str:

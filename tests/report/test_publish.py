@@ -154,6 +154,16 @@ def test_banner_and_provenance(soup):
     assert "812" in text_of(soup.find("h3", id="provenance-artefacts").find_next("table"))
 
 
+def test_what_was_retried_is_said(soup):
+    made = {"resumed_from": 2, "remade": ["b.parquet"], "retried": {"c.parquet": 1}}
+    assert publish.history(made) == ("2 files kept from an earlier run; b.parquet found altered and made again; "
+                                     "c.parquet begun 2 times, since a process died over it")
+    assert publish.history({"resumed_from": 0, "remade": [], "retried": {}}) == publish.history({"retried": 0}) == ""
+    assert "Each was made in one go" in text_of(soup.find(id="provenance"))
+    (artefact,) = publish.artefacts([{"key": "0" * 20, "step": "lib.x", "made": made}])
+    assert artefact["history"] == dict(artefact["facts"])["made"] == publish.history(made)
+
+
 def test_a_large_run_has_no_stamp(tmp_path):
     paths = [written(tmp_path, "00_summary", ("markdown", "# Summary"))]
     page = publish.publish(paths, tmp_path / "report.html", TITLE, {"profile": "world", "small": False})
