@@ -21,6 +21,7 @@ from lib.data.images import ImageSet
 from lib.store import Recipe, Store
 
 TERM = re.compile(r"(?:(?P<share>\d+(?:\.\d+)?)\*)?(?P<name>[a-z][a-z0-9_-]*)(?:@(?P<times>\d+(?:\.\d+)?)x)?")
+MOST = 1000  # times as many images as `real` has
 NEAR = 6.0  # grey levels between 8 x 8 thumbnails: JPEG moves a picture by 1, a pixel's shift by 4, another scene by over 11
 
 
@@ -61,6 +62,8 @@ def parse(arm: str) -> list[Term]:
                            f"set write {found['name']}@{share:g}x")
         if times == 0:
             raise ArmError(f"arm {arm!r}: @0x takes nothing; leave {found['name']} out")
+        if times and times > MOST:
+            raise ArmError(f"arm {found['name']}@…x: at most {MOST:,} times as many images as `real` has")
         terms.append(Term(found["name"], share, times))
     twice = {term.name for term in terms if [t.name for t in terms].count(term.name) > 1}
     if twice:

@@ -25,6 +25,7 @@ from lib.store import digest
 
 DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError)
 ENDS = (".zip", ".tar", ".tar.xz", ".tar.gz", ".tgz")  # of archives
+LARGEST = 2**27  # bytes of a file; a few kilobytes can be packed so that they unfold to more than the memory
 Files = dict[str, Callable[[], bytes]]  # name within the download -> what reads the file
 
 
@@ -110,11 +111,12 @@ def _archive(path: Path, changed: int, what: str) -> tuple[Files, str]:
     try:
         if tarfile.is_tarfile(path):
             with tarfile.open(path) as archive:
-                for entry in filter(tarfile.TarInfo.isreg, archive):
+                for entry in (one for one in archive if one.isreg() and one.size <= LARGEST):
                     found[entry.name] = functools.partial(bytes, archive.extractfile(entry).read())
         else:
             archive = zipfile.ZipFile(path)
-            found = {name: functools.partial(archive.read, name) for name in archive.namelist() if not name.endswith("/")}
+            found = {one.filename: functools.partial(archive.read, one) for one in archive.infolist()
+                     if not one.is_dir() and one.file_size <= LARGEST}
     except DAMAGE as error:
         cause = error
     if cause or (path.suffix == ".tar" and path.read_bytes()[-512:] != bytes(512)):  # a whole tar ends with empty blocks

@@ -24,6 +24,10 @@ PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FIXED = ("image", "label", "seed", "source", "prompt")  # columns that every set has
 
 
+class ImagesError(ValueError):
+    """Files that should hold images and do not."""
+
+
 @dataclass(frozen=True)
 class ImageSet:
     """n images of one size with labels, seeds, sources and prompts; `columns` holds what else is known of each."""
@@ -86,7 +90,16 @@ def load(artefact: Artefact) -> ImageSet:
 @functools.lru_cache(maxsize=4)
 def _read(files: tuple[tuple[Path, int], ...]) -> ImageSet:
     """The set in these files, which have not changed since these times."""
-    tables = [pq.read_table(path) for path, _ in files]
+    try:
+        return _whole([pq.read_table(path) for path, _ in files])
+    except (pa.ArrowException, cv2.error, OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
+            RecursionError) as error:
+        raise ImagesError(f"not shards of one image set: {' '.join(str(error).split())[:300]}. Remove the folder, and the same "
+                          f"command makes it again.\n{files[0][0].parent if files else 'no file'}") from error
+
+
+def _whole(tables: list[pa.Table]) -> ImageSet:
+    """The set of these shards."""
     table = pa.concat_tables(tables)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     classes = json.loads(tables[0].schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]

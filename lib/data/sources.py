@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from lib import workers
 from lib.compute import seed_of
@@ -18,6 +19,10 @@ from lib.data import images, world
 from lib.data.images import ImageSet
 from lib.paths import ROOT
 from lib.store import Recipe, Store, step
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # not those that Pillow hands to other programs
+DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error,
+          Image.DecompressionBombError)  # all of which Pillow's readers raise over damaged files
 
 
 class SourceError(ValueError):
@@ -185,18 +190,18 @@ def read_image(path: Path, mode: str) -> np.ndarray:
     if found != mode:
         raise SourceError(f"mode {found} where the set's first image is {mode}; convert one to the other.\n{path}")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return np.asarray(image.convert("RGB"))
-    except OSError as error:
+    except DAMAGE as error:
         raise SourceError(f"damaged image ({error}); replace or remove it.\n{path}") from error
 
 
 def image_mode(path: Path) -> str:
     """`RGB` or `L`; other modes hide a choice (what lies behind transparency? how deep is 16 bit?), the user's own."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             mode = image.mode
-    except (UnidentifiedImageError, OSError) as error:
+    except DAMAGE as error:
         raise SourceError(f"not an image file; replace or remove it.\n{path}") from error
     if mode not in ("RGB", "L"):
         raise SourceError(f"image mode {mode}; convert it to 8-bit RGB or grey.\n{path}")

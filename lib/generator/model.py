@@ -13,16 +13,36 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
+import transformers
 from diffusers import ConfigMixin, DPMSolverMultistepScheduler, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from huggingface_hub.errors import StrictDataclassError
+from pydantic import BaseModel, Field
+from safetensors import SafetensorError
 from torch import nn
 
 from lib.generator import text as words
 from lib.generator.hub import INDEX, PARTS, GeneratorError, index_file
 
 SHIPPED = Path(__file__).parent / "pretrained" / "world"
+
+
+Home = tuple[str | None, str | None]  # library and class
+
+
+class IndexFile(BaseModel):
+    """model_index.json, as far as it is read."""
+
+    pipeline: str = Field("", alias="_class_name")
+    unet: Home = (None, None)
+    scheduler: Home = (None, None)
+    vae: Home = (None, None)
+    text_encoder: Home = (None, None)
+    tokenizer: Home = (None, None)
+    table: Home = (None, None)
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,7 @@ class Generator:
         device = torch.device(device)
         dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
         index = _index(source, revision)
-        named = [name for name in PARTS if index.get(name, [None])[0]]
+        named = [name for name in PARTS if index[name][0]]
         return cls(**{name: _part(source, name, index[name], revision, dtype) for name in named}).to(device)
 
     @classmethod
@@ -267,24 +287,29 @@ def _index(source: str | Path, revision: str | None) -> dict:
     if folder.is_dir() and not (folder / INDEX).is_file():
         raise GeneratorError(f"this folder holds no diffusers model: {INDEX} is missing.\n{folder / INDEX}")
     path = folder / INDEX if folder.is_dir() else index_file(str(source), revision)
-    index = json.loads(Path(path).read_text(encoding="utf-8"))
-    unet, text = (index.get(name, [None, None])[1] for name in ("unet", "text_encoder"))
+    try:
+        index = IndexFile.model_validate_json(Path(path).read_bytes()).model_dump()
+    except ValueError as error:
+        raise GeneratorError(f"not an index of a diffusers model: {' '.join(str(error).split())[:300]}\n{path}") from error
+    unet, text = (index[name][1] for name in ("unet", "text_encoder"))
     if unet != "UNet2DConditionModel" or text not in (None, "CLIPTextModel"):
-        raise GeneratorError(f"{index.get('_class_name')} is another architecture: expected a UNet2DConditionModel with "
+        raise GeneratorError(f"{index['pipeline']} is another architecture: expected a UNet2DConditionModel with "
                              f"a CLIPTextModel or a class table, got unet {unet}, text encoder {text}.\n{path}")
     return index
 
 
 def _part(source: str | Path, name: str, home: list[str], revision: str | None, dtype: torch.dtype):
     """One part of a pipeline by the class that its index names; incomplete weights are an error, not a warning."""
-    kind = getattr(importlib.import_module(home[0]), home[1])
     where = Path(source) / name
-    options = {"output_loading_info": True, "torch_dtype" if home[0] != "transformers" else "dtype": dtype}
+    kind = kind_of(home, where)
+    options = {"output_loading_info": True, "use_safetensors": True,  # a pickle could run code
+               "torch_dtype" if home[0] != "transformers" else "dtype": dtype}
     try:
         if not issubclass(kind, nn.Module):
             return kind.from_pretrained(source, subfolder=name, revision=revision)
         part, info = kind.from_pretrained(source, subfolder=name, revision=revision, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError,
+            MemoryError, SafetensorError, StrictDataclassError) as error:  # what the libraries make of damaged configurations
         reason = " ".join(str(error).split())[:300]
         raise GeneratorError(f"part {name!r} of the model cannot be loaded as {home[1]}: {reason}\n"
                              f"Restore the folder, or fetch the model again.\n{where}") from error
@@ -293,6 +318,18 @@ def _part(source: str | Path, name: str, home: list[str], revision: str | None, 
         raise GeneratorError(f"the weights of {name!r} do not fit {home[1]}: {len(wrong)} tensors, "
                              f"first {wrong[0]!r}.\n{where}")
     return part
+
+
+def kind_of(home: list[str], where: Path) -> type:
+    """The class that an index names: of the two libraries or of this project, since a file shall not choose what code runs."""
+    kinds = (diffusers.ModelMixin, diffusers.SchedulerMixin, transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase)
+    ours = home[0] in ("lib.generator.model", "lib.generator.autoencoder")
+    known = ours or home[0] in ("diffusers", "transformers")
+    found = getattr(importlib.import_module(home[0]), str(home[1]), None) if known else None
+    if not (isinstance(found, type) and issubclass(found, kinds)):
+        raise GeneratorError(f"the index names {home[0]}.{home[1]}, which is no part of diffusers, transformers or this "
+                             f"project.\n{where}")
+    return found
 
 
 def _home(part) -> list[str]:

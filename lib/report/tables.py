@@ -14,6 +14,7 @@ import pandas as pd
 
 from lib.report import ReportError
 
+FORMULA = re.compile(r"\s*[=+@|%]|\s*-(?![\d.])")
 Format = str | Callable[[Any], str] | None
 LONG = 40  # letters from which a cell keeps some width on a narrow screen, where its table scrolls sideways
 
@@ -113,7 +114,12 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
             continue
         for key in ("mean", "low", "high", "n"):
             parts[f"{name}_{key}"] = [x.get(key) if isinstance(x, Mapping) else x for x in frame[name]]
-    return pd.DataFrame(parts)
+    return pd.DataFrame({name: [_inert(x) for x in column] for name, column in parts.items()})
+
+
+def _inert(x: Any) -> Any:
+    """No formula: a spreadsheet runs text that begins like one, and a class may be called so."""
+    return f"'{x}" if isinstance(x, str) and FORMULA.match(x) else x
 
 
 def _parts(result: Mapping[str, Any], scale: float) -> tuple[float, float | None, float | None, int]:
