@@ -207,6 +207,8 @@ def task(root: str, tree: str, key: str, name: str, late: float) -> dict:
 def opened(root: str, tree: str, key: str, late: float) -> tuple:
     """Folder and parts of a recipe; kept, so that a worker loads a generator once for all shards it makes."""
     store, recipe = Given(root, late), Recipe.from_json(json.loads(tree))
+    if workers.here():
+        workers.keep_memory()  # Dask's worker, too, which did not begin as ours do
     if recipe.key != key:
         raise StoreError(f"this worker's checkout has another version of {recipe.step} or of what it is made from: bring all "
                          f"machines to the same commit.\n{store.folder(recipe)}")
