@@ -183,11 +183,11 @@ def geometry(loaded: Settings, known: Known) -> list[Recipe]:
 def representation(loaded: Settings, known: Known) -> list[Recipe]:
     plan = represented.Plan(loaded.representation, known.study, known.data, known.real, known.models)
     pictures = list(plan.sets(known.sets).values())
-    found = plan.every()
+    large, found = [one for one in pictures if one.settings["count"] >= plan.count], plan.every()  # smaller sets are refused
     for network in loaded.representation.networks:
-        found += known.features(pictures, network, plan.own) + [plan.comparison(one, network) for one in pictures]
+        found += known.features(pictures, network, plan.own) + [plan.comparison(one, network) for one in large]
     return [*found, *known.features(pictures, "own", plan.own), *known.logits([plan.own], pictures),
-            *(plan.memory(one) for one in pictures)]
+            *(plan.memory(one) for one in large)]
 
 
 def repair(loaded: Settings, known: Known) -> list[Recipe]:
