@@ -5,6 +5,8 @@ its own; seconds and peak memory of every step, as a figure in reports/bench.
 process needs at most 1.2 times the memory for 16 times the images, and that two workers use at least 0.8 of two cores.
 """
 
+import contextlib
+import io
 import json
 import resource
 import subprocess
@@ -101,7 +103,7 @@ def timed(store: Store, name: str, recipes: list[Recipe]) -> tuple[str, float, l
 def drawn(rows: pd.DataFrame, bounds: dict) -> None:
     """Seconds and memory over images."""
     figures.begin(REPORTS / "bench", "scale")
-    fig, (left, right) = figures.figure(1, 2, "full")
+    fig, (left, right) = figures.figure(1, 2, "full", 400)
     for i, (step, part) in enumerate(rows.groupby("step", sort=False)):
         for workers, one in part.groupby("workers"):
             left.plot(one["images"], one["seconds"], color=f"C{i}", marker="o", ls="-" if workers == 1 else "--",
@@ -111,15 +113,19 @@ def drawn(rows: pd.DataFrame, bounds: dict) -> None:
         for i, name in enumerate(peak):
             right.plot(peak.index, peak[name], color=f"C{i}", marker="o", ls="-" if workers == 1 else "--",
                        label=f"{name.partition(',')[0]} of {workers}" if i else f"main process, {workers} at work")
-    left.set(xscale="log", yscale="log", xlabel="images", ylabel="seconds")
-    right.set(xscale="log", xlabel="images", ylabel="peak memory, MB", ylim=(0, None))
-    left.legend(fontsize=7)
-    right.legend(fontsize=7)
+    left.set(xscale="log", yscale="log", ylabel="seconds")
+    right.set(xscale="log", ylabel="peak memory, MB", ylim=(0, 1.1 * rows[["main process, MB", "workers, MB"]].max().max()))
+    for ax in (left, right):
+        ax.minorticks_off()
+        ax.set_xticks(sorted(set(rows["images"])), [str(n) for n in sorted(set(rows["images"]))])
+        ax.set_xlabel("images")
+        ax.legend(fontsize=7, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.25))  # below, where it hides nothing
     kept = bounds["ours"] <= 1.1 and bounds["memory"] <= 1.2 and bounds["efficiency"] >= 0.8
     caption = (f"Time grows as images to the power {bounds['ours']}; 16 times the images need {bounds['memory']} times the "
                f"memory of the main process; two workers use {bounds['efficiency']:.0%} of two cores. "
                f"{'All bounds are' if kept else 'Not every bound is'} kept (1.1, 1.2, 80%).")
-    figures.show(fig, "images", caption, "Left, seconds of each step over images on logarithmic axes; right, peak memory.", rows)
+    with contextlib.redirect_stdout(io.StringIO()):  # outside a notebook it would print the page's markup
+        figures.show(fig, "images", caption, "Seconds of each step over images on logarithmic axes; peak memory.", rows)
 
 
 if __name__ == "__main__":
