@@ -333,7 +333,7 @@ def _write(path: Path, writer: Callable[[Path], Any]) -> dict[str, Any]:
 def _intact(folder: Path, files: dict[str, dict]) -> dict[str, dict]:
     """Those of the recorded files that are still what was recorded."""
     return {name: seen for name, seen in files.items()
-            if Path(name).name == name and (folder / name).is_file() and digest(folder / name) == seen}
+            if Path(name).name == name and os.path.isfile(folder / name) and digest(folder / name) == seen}  # of any name
 
 
 def _manifest(folder: Path, recipe: Recipe) -> dict[str, Any] | None:
