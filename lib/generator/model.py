@@ -292,11 +292,11 @@ def _index(source: str | Path, revision: str | None) -> dict:
     except ValueError as error:
         raise GeneratorError(f"not an index of a diffusers model: {' '.join(str(error).split())[:300]}\n{path}") from error
     unet, text = (index[name][1] for name in ("unet", "text_encoder"))
-    if None in index["scheduler"]:
-        raise GeneratorError(f"the index names no scheduler, without which nothing can be drawn.\n{path}")
     if unet != "UNet2DConditionModel" or text not in (None, "CLIPTextModel"):
         raise GeneratorError(f"{index['pipeline']} is another architecture: expected a UNet2DConditionModel with "
                              f"a CLIPTextModel or a class table, got unet {unet}, text encoder {text}.\n{path}")
+    if None in index["scheduler"]:
+        raise GeneratorError(f"the index names no scheduler, without which nothing can be drawn.\n{path}")
     return index
 
 

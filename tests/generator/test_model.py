@@ -106,6 +106,13 @@ def test_wrong_architecture_is_named(tmp_path):
         Generator.load(tmp_path)
 
 
+def test_an_index_without_a_scheduler_is_named(tmp_path):
+    file = tiny.of_text().save(tmp_path) / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"scheduler": [None, None]}))
+    with pytest.raises(GeneratorError, match="names no scheduler.*\n.*model_index.json"):
+        Generator.load(tmp_path)
+
+
 def test_wrong_shape_is_named(tmp_path):
     folder = tiny.of_text().save(tmp_path)
     config = folder / "unet" / "config.json"
