@@ -39,15 +39,16 @@ def made_of(parts: Gaps, repair: Mapping) -> str:
     if arm not in parts or parts[arm]["gap"]["high"] >= 0:
         return f"{arm} has no measurable gap to take apart."
     left, lost = parts[arm]["features"], parts[arm]["gap"]
-    share = f"{min(100.0, max(0.0, 100 * left['mean'] / lost['mean'])):.0f} % of it stays"
+    share = f"{min(100.0, max(0.0, 100 * left['mean'] / lost['mean'])):.0f} %"
     verdict = "the features are worse" if left["high"] < 0 else "the features are not measurably worse"
-    return f"Of {arm}'s gap, {share} when both get a new head from the same few real images: {verdict}."
+    return f"{share} of {arm}'s gap stays when both classifiers get a new head from the same few real images: {verdict}."
 
 
 def closed(repair: Mapping) -> str:
     """How many remedies help, and what the chosen combination gives back."""
-    helped, whole, choice = repair["helped"], repair["gap"]["mean"], repair["choice"]
-    count = f"{len(helped)} of {len(repair['gains'])} remedies help beyond chance" if helped else "No remedy helps beyond chance"
+    good, tried, whole, choice = len(repair["helped"]), len(repair["gains"]), repair["gap"]["mean"], repair["choice"]
+    some = {0: "No remedy helps", 1: f"One of {tried} remedies helps"}
+    count = f"{some.get(good, f'{good} of {tried} remedies help')} beyond chance"
     if not choice["gain"] or whole <= 0:
         return f"{count}."
     gain = choice["gain"]["gain"]

@@ -58,17 +58,22 @@ def test_the_key_table_has_a_row_an_arm():
 
 
 @pytest.mark.parametrize(("found", "said"), [
-    (parts(), "33 % of it stays when both get a new head from the same few real images: the features are worse."),
-    (parts(features=0.01), "0 % of it stays when both get a new head from the same few real images: the features are not"),
-    (parts(gap=0.0), "sd has no measurable gap"), ({"gap": {}}, "sd has no measurable gap")])
+    (parts(), "33 % of sd's gap stays when both classifiers get a new head from the same few real images: the features are "
+              "worse."),
+    (parts(features=0.01), "0 % of sd's gap stays when both classifiers get a new head from the same few real images: the "
+                           "features are not measurably worse."),
+    (parts(features=-0.4), "100 % of sd's gap stays when both classifiers get a new head from the same few real images: the "
+                           "features are worse."),
+    (parts(gap=0.0), "sd has no measurable gap to take apart."), ({"gap": {}}, "sd has no measurable gap to take apart.")])
 def test_what_the_gap_is_made_of(found, said):
-    assert said in summary.made_of(found["gap"], repair())
+    assert summary.made_of(found["gap"], repair()) == said
 
 
 @pytest.mark.parametrize(("found", "said"), [
-    (repair(), "1 of 2 remedies help beyond chance; the combination chosen on validation images (late then filter) gives +20.0 "
-               "[+18.0, +22.0], 67 % of the gap."),
-    (repair(gain=0, helped=()), "No remedy helps beyond chance."), (repair(gain=0), "1 of 2 remedies help beyond chance.")])
+    (repair(), "One of 2 remedies helps beyond chance; the combination chosen on validation images (late then filter) gives "
+               "+20.0 [+18.0, +22.0], 67 % of the gap."),
+    (repair(gain=0, helped=()), "No remedy helps beyond chance."), (repair(gain=0), "One of 2 remedies helps beyond chance."),
+    (repair(gain=0, helped=("late", "filter")), "2 of 2 remedies help beyond chance.")])
 def test_what_closes_it(found, said):
     assert summary.closed(found) == said
 
