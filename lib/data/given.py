@@ -21,6 +21,8 @@ from lib.paths import ROOT
 from lib.store import Parts, Recipe, Store, step
 
 SIZE = 32  # pixels a side, as they were published
+SOURCE = "cifake"  # the source of real images that is read from it
+HALVES = {SOURCE: "REAL"}  # sources that are one half of a published whole, whose copies are known flaws
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 NAME = re.compile(r"(?:\./)?(?:\w[^/]*/)?(?P<name>(?P<split>train|test)/(?P<half>REAL|FAKE)/[^/.][^/]*?"
                   r"(?: \((?P<label>\d+)\))?\.(?i:jpe?g))")

@@ -74,7 +74,7 @@ def open_source(name: str, path: str, size: int, seed: int, bad_files: int = 0, 
     where = ROOT / path
     openers = {"world": lambda: _world(size, seed), "digits": lambda: _digits(size, seed),
                "cifar10": lambda: _cifar10(where, size), "folder": lambda: _folder(where, size, seed),
-               "cifake": lambda: given.open_cifake(where, "REAL", size, seed, bad_files, skipped),
+               "cifake": lambda: given.open_cifake(where, given.HALVES[name], size, seed, bad_files, skipped),
                "imagenette": lambda: downloads.open_imagenette(where, size, seed, bad_files, skipped),
                "ham10000": lambda: downloads.open_ham10000(where, size, seed, bad_files, skipped)}
     return openers[name]()

@@ -67,8 +67,8 @@ class Known:
 def study(loaded: Settings, store: Store) -> tuple[Known, Chapters]:
     """Recipes by chapter, in the order of the notebooks; each chapter's upstream comes with its recipes."""
     known = data(loaded, store)
-    halves = [given.copies_of(known.real["train"], "REAL")] if loaded.data.source == "cifake" else []
-    found = {"01_data": [*known.real.values(), *halves]}
+    half = given.HALVES.get(loaded.data.source)
+    found = {"01_data": [*known.real.values(), *([given.copies_of(known.real["train"], half)] if half else [])]}
     for name, chapter in (("02_inversion", inversion), ("03_generation", generation), ("04_training", training),
                           ("05_gradcam", gradcam), ("06_geometry", geometry), ("07_representation", representation),
                           ("08_repair", repair)):

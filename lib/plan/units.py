@@ -108,7 +108,7 @@ def model(recipe: Recipe) -> dict:
 # --- one function a kind of step: recipe, classes -> units ------------------------------------------------------------------
 
 def searched(recipe: Recipe, classes: int) -> Units:
-    return Counter({unit("read", source="cifake", path=recipe.settings["path"], size=given.SIZE): HALF})
+    return Counter({unit("read", source=given.SOURCE, path=recipe.settings["path"], size=given.SIZE): HALF})
 
 
 def kept(recipe: Recipe) -> Units:
@@ -118,7 +118,7 @@ def kept(recipe: Recipe) -> Units:
 
 def read(recipe: Recipe, classes: int) -> Units:
     wanted = recipe.settings
-    details = {"source": wanted.get("source", "cifake"), "path": wanted["path"], "size": side(recipe)}
+    details = {"source": wanted.get("source", given.SOURCE), "path": wanted["path"], "size": side(recipe)}
     return Counter({unit("read", **details): count(recipe)}) + kept(recipe)
 
 

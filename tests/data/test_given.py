@@ -5,6 +5,7 @@ import io
 import os
 import tarfile
 import zipfile
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -117,6 +118,14 @@ def test_copies_are_found(tmp_path):
     assert given.defects_of(store, recipe, "FAKE")["pairs"] == 2 and given.defects_of(store, recipe, "REAL")["leaks"] == 0
     clean = given.defects(open_cifake(tmp_path / "set.tar.xz", "REAL", 32))
     assert clean["pairs"] == clean["leaks"] == 0
+
+
+def test_the_source_is_the_half_that_it_is_said_to_be(tmp_path):
+    wanted = settings.load("smoke").data.model_copy(update={
+        "source": given.SOURCE, "path": str(as_zip(tmp_path, files())), "resolution": 16, "train": 20, "test": 10, "shift": 0})
+    found = images.load(Store(tmp_path / "store").make(sources.recipes(wanted, 0)["train"]))
+    assert all(name.startswith(f"train/{given.HALVES[given.SOURCE]}/") for name in found.sources)
+    assert set(given.HALVES) < set(get_args(settings.Data.model_fields["source"].annotation))
 
 
 def test_the_step_writes_the_fake_half_whatever_the_shards(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lib import settings
+from lib.data import given
 from lib.paths import ROOT
 from lib.plan import __main__ as whole
 from lib.plan import chapters, hours, paper, rates, units
@@ -47,6 +48,15 @@ def test_a_run_makes_what_was_planned_and_nothing_else(house):
                if json.loads(path.read_text())["key"] not in seen]
     assert len(surplus) <= len(known.guessed)  # what the run chose instead of the guess
     assert all(store.share(one) == 1 and store.seconds(one) >= 0 for one in recipes if one.key not in known.guessed)
+
+
+@pytest.mark.parametrize("name", ["smoke", "digits", "cifake-small"])
+def test_copies_are_looked_for_in_sources_that_are_half_of_a_published_whole(name):
+    loaded = settings.load(name)
+    known, asked = chapters.study(loaded, Store("nowhere"))
+    copies = [one.settings["half"] for one in asked["01_data"] if one.step == given.copies.name]
+    assert copies == [half for source, half in given.HALVES.items() if source == loaded.data.source]
+    assert len(asked["01_data"]) == len(known.real) + len(copies)
 
 
 def test_images_take_their_steps_twice_where_they_are_guided(planned):
