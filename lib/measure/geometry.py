@@ -27,6 +27,8 @@ from lib.workers import processes
 
 TOLERANCE = 2.0  # degrees within which a segment counts as explained
 USUAL = 1.2  # focal length in longer sides that tells upright from level points where the camera is unknown
+FAR = 20.0  # longer sides to a point from which on its lines could as well be parallel: three degrees for a usual camera
+STRAY = 1 / 3  # of the upright point's support, below which a second level point is none
 BEND = 4.0  # degrees by which a bent line's direction swings at most
 TRUSTED = 3.0  # degrees of vanishing-point error up to which the measure means something
 ALONG = {"tiles": (0, 1), "checker": (0, 1), "planks": (0, 1), "bricks": (0, 1), "stripes": (0,), "panels": (1,)}
@@ -69,7 +71,7 @@ def checks(found: Found, n: int = 3, seed: int = 0, repeats: int = 4) -> dict[st
     rng, share = np.random.default_rng([seed, 1]), explained(found)
     drawn = (vanishing_points(scattered(found.segments, rng), found.size, n, seed + k) for k in range(repeats))
     null, square = float(np.mean([explained(one) for one in drawn])), focal_squared(found.points, found.size)
-    square, line = square[np.isfinite(square)], horizon(found.points, found.size)
+    square, line = square[np.isfinite(square)], horizon(found.points, found.size, found.support)
     said |= {"explained": share, "null": null, "excess": share - null, "straight": straightness(found.segments)}
     if len(square):
         said["positive"] = float((square > 0).mean())
@@ -81,12 +83,14 @@ def checks(found: Found, n: int = 3, seed: int = 0, repeats: int = 4) -> dict[st
 def focal_squared(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Focal length squared, in pixels, that makes each pair (1,2), (1,3), (2,3) ... of points (k, 3) a right angle.
 
-    The camera's axis is taken to meet the picture's middle. Negative: no camera does. nan: one lies at infinity.
+    The camera's axis is taken to meet the picture's middle. Negative: no camera does. nan: one may lie at infinity, as for
+    a wall seen from the front, of which the sign would be noise.
     """
     pairs = list(combinations(frame(points, size), 2))
     bottom = np.array([a[2] * b[2] for a, b in pairs])
     top = max(size) ** 2 * -np.array([a[:2] @ b[:2] for a, b in pairs])
-    return np.divide(top, bottom, out=np.full(len(pairs), np.nan), where=np.abs(bottom) > 1e-9)
+    near = np.array([min(abs(a[2]), abs(b[2])) > 1 / FAR for a, b in pairs], bool)
+    return np.divide(top, bottom, out=np.full(len(pairs), np.nan), where=near)
 
 
 def orthocentre(points: np.ndarray) -> np.ndarray:
@@ -98,14 +102,17 @@ def orthocentre(points: np.ndarray) -> np.ndarray:
     return np.linalg.solve(sides, np.array([sides[0] @ a, sides[1] @ b]))
 
 
-def horizon(points: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+def horizon(points: np.ndarray, size: tuple[int, int], support: np.ndarray | None = None) -> np.ndarray | None:
     """Line (3,) in pixels, its normal of length one, through the two best points that are not upright; else None.
 
-    With a single level point the line runs at a right angle to the upright one, where there is one.
+    With a single level point the line runs at a right angle to the upright one, where there is one. A single wall has no
+    second, but a few stray segments always meet somewhere: their `support` (k,) is small beside the upright point's.
     """
     seen = frame(points, size)
     upright = np.abs(seen[:, 1]) > np.hypot(seen[:, 0], USUAL * seen[:, 2])
     level, zenith = seen[~upright], seen[upright]
+    if support is not None and len(level) > 1 and len(zenith) and support[~upright][1] < STRAY * support[upright][0]:
+        level = level[:1]
     if len(level) > 1:
         line = np.cross(level[0], level[1])
     elif len(level) and len(zenith):
@@ -190,7 +197,7 @@ def trial(job: tuple[int, str, int]) -> dict:
     pair = (vanishing_points(segments(warped(image, phase, bent)), size) for bent in (True, False))
     bent, straight = (checks(one)["excess"] for one in pair)
     errors = vp_error(found.points, scene.vanishing_points(size)[shown], K)
-    line = horizon_error(horizon(found.points, size=found.size), scene.horizon(size), K)
+    line = horizon_error(horizon(found.points, found.size, found.support), scene.horizon(size), K)
     return row | {"errors": errors, "horizon": line if shown[:2].all() else np.nan, "bent": bent, "straight": straight}
 
 
@@ -255,7 +262,7 @@ def feature(job: tuple[np.ndarray, int]) -> dict[str, float]:
     found = vanishing_points(segments(image), np.shape(image)[:2], seed=seed)
     rays = Rays.of(found.segments, found.size)
     row, length = checks(found, seed=seed), rays.length / rays.side
-    support = [length[found.assignment == k].sum() / max(length.sum(), 1e-9) for k in range(3)]
+    support = np.append(found.support, np.zeros(3))[:3] / max(rays.length.sum(), 1e-9)
     row |= {"length": length.sum(), "longest": length.max(initial=0)}
     row |= {f"support_{k + 1}": np.nan if found.abstained else share for k, share in enumerate(support)}
     for name, part in (("level", rays.along[:, 1]), ("upright", rays.along[:, 0])):
@@ -313,7 +320,7 @@ def drawn(image: np.ndarray, seed: int = 0, n: int = 3, level: bool = False) -> 
     """
     found = vanishing_points(segments(image), np.shape(image)[:2], n, seed)
     lines = {f"point {k + 1}": found.segments[found.assignment == k] for k in range(len(found.points))}
-    line = horizon(found.points, found.size)
+    line = horizon(found.points, found.size, found.support)
     if not level:
         lines["unexplained"] = found.segments[found.assignment < 0]
     elif line is not None and abs(line[1]) > abs(line[0]):

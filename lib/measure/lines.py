@@ -12,7 +12,7 @@ from lib.measure import geometry
 from lib.store import Parts, Recipe, Store, step
 
 
-@step(version=1)
+@step(version=2)
 def lines(store: Store, recipe: Recipe) -> Parts:
     """A row for each of the first `count` images of a set."""
     def write(path: Path) -> None:
@@ -22,7 +22,7 @@ def lines(store: Store, recipe: Recipe) -> Parts:
     return {"lines.parquet": write}
 
 
-@step(version=1)
+@step(version=2)
 def calibration(store: Store, recipe: Recipe) -> Parts:
     """A row a size: errors against known cameras."""
     def write(path: Path) -> None:

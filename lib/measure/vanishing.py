@@ -40,6 +40,12 @@ class Found:
         """Whether there were too few segments to say anything."""
         return len(self.segments) < FEWEST
 
+    @property
+    def support(self) -> np.ndarray:
+        """Length (k,) in pixels of all segments that run to each point."""
+        length = np.hypot(*(self.segments[:, 2:] - self.segments[:, :2]).T)
+        return np.array([length[self.assignment == k].sum() for k in range(len(self.points))])
+
 
 def grey(image: np.ndarray) -> np.ndarray:
     """A picture as uint8 (h, w): from grey, RGB or RGBA (alpha is ignored), bytes or floats from 0 to 1."""
