@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from lib.store import Recipe, Store, step
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # not those that Pillow hands to other programs
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error,
-          Image.DecompressionBombError)  # all of which Pillow's readers raise over damaged files
+          Image.DecompressionBombError, Image.DecompressionBombWarning)  # all of which Pillow's readers raise over damaged files
 
 
 class SourceError(ValueError):
@@ -190,19 +192,27 @@ def read_image(path: Path, mode: str) -> np.ndarray:
     if found != mode:
         raise SourceError(f"mode {found} where the set's first image is {mode}; convert one to the other.\n{path}")
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _opened(path) as image:
             return np.asarray(image.convert("RGB"))
     except DAMAGE as error:
         raise SourceError(f"damaged image ({error}); replace or remove it.\n{path}") from error
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file; one that claims a size beyond Pillow's limit is refused, where Pillow would only warn."""
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield stack.enter_context(Image.open(path, formats=FORMATS))
+
+
 def image_mode(path: Path) -> str:
     """`RGB` or `L`; other modes hide a choice (what lies behind transparency? how deep is 16 bit?), the user's own."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _opened(path) as image:
             mode = image.mode
     except DAMAGE as error:
-        raise SourceError(f"not an image file; replace or remove it.\n{path}") from error
+        raise SourceError(f"not an image file ({error}); replace or remove it.\n{path}") from error
     if mode not in ("RGB", "L"):
         raise SourceError(f"image mode {mode}; convert it to 8-bit RGB or grey.\n{path}")
     return mode

@@ -75,6 +75,15 @@ def test_a_truncated_image_is_named(folder):
     assert refused(folder, "damaged image") == str(path)
 
 
+def test_an_image_that_claims_to_be_huge_is_named(folder):
+    path = folder / "red" / "huge.bmp"
+    Image.new("RGB", (8, 8)).save(path)
+    data = bytearray(path.read_bytes())
+    data[18:22] = (11_206_664).to_bytes(4, "little")  # the width: 90 million pixels, where Pillow warns and goes on
+    path.write_bytes(data)
+    assert refused(folder, "decompression bomb") == str(path)
+
+
 def test_an_empty_class_is_named(folder):
     (folder / "green").mkdir()
     assert refused(folder, "class 'green' has no image") == str(folder / "green")
