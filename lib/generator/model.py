@@ -28,6 +28,7 @@ from lib.generator import text as words
 from lib.generator.hub import INDEX, PARTS, GeneratorError, index_file
 
 SHIPPED = Path(__file__).parent / "pretrained" / "world"
+transformers.utils.logging.disable_progress_bar()  # of loading, which is over before anybody reads it
 
 
 Home = tuple[str | None, str | None]  # library and class
