@@ -1,5 +1,6 @@
-"""Every command in the README does what it says."""
+"""Every command in the README does what it says, and its figures are those of the runs that are kept."""
 
+import json
 import os
 import re
 import shlex
@@ -92,3 +93,19 @@ def test_every_file_that_the_readme_names_exists():
 def test_every_profile_is_listed():
     for profile in settings.profiles():
         assert f"`{profile}`" in TEXT
+
+
+@pytest.mark.parametrize("profile", sorted(path.parent.name for path in ROOT.glob("reports/*-small/results")))
+def test_the_tables_of_kept_runs_are_what_these_runs_found(profile):
+    section = TEXT.partition(f"(reports/{profile}/report.html)")[2].partition("/report.html)")[0]
+    lines = [[cell.strip() for cell in line.split("|")[1:]] for line in section.splitlines()]
+    rows = {cells[0]: cells[1:3] for cells in lines if len(cells) > 3}
+    found = json.loads((ROOT / "reports" / profile / "results" / "04_training.json").read_text())["numbers"]
+    for arm, sets in found["accuracy"].items():
+        wanted = [interval(sets["test"], ""), interval(found["gaps"][arm], "+") if arm in found["gaps"] else ""]
+        assert rows[arm] == wanted, arm
+
+
+def interval(found, sign):
+    """A share as the README writes it."""
+    return f"{100 * found['mean']:{sign}.1f} ± {50 * (found['high'] - found['low']):.1f}".replace("-", "−")
