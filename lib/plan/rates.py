@@ -230,13 +230,13 @@ class Bench:
     def train(self, batch: int, classes: int, **settings) -> tuple[Work, float]:
         network = {name: settings[name] for name in NETWORK}
         batch, size = self.few(batch, network), settings.pop("size")
-        part = made_up(size, 2 * batch)
+        part = made_up(size, 2 * batch, classes)
         settings |= {"batch": batch, "rate": 1e-3, "device": self.device, "arm": "plan"}
         return lambda n: fit.fit(part, settings | {"steps": 2 * n}, 0), 2 * batch
 
     def train_again(self, batch: int, blocks: int, recipe: str, flip: bool, smoothing: float, **network) -> tuple[Work, float]:
         batch, model = self.few(batch, network), self.classifier(**network)
-        part = [(made_up(network["size"], 2 * batch), batch)]
+        part = [(made_up(network["size"], 2 * batch, network["classes"]), batch)]
         settings = {"rate": 1e-3, "blocks": blocks, "recipe": recipe, "flip": flip, "smoothing": smoothing, "device": self.device}
         return lambda n: late_layers.retrain(copy.deepcopy(model), part, settings | {"steps": 2 * n}, 0), 2 * batch
 
@@ -346,7 +346,7 @@ def many(size: int, n: int) -> np.ndarray:
     return pictures(size)[np.arange(n) % PICTURES]
 
 
-def made_up(size: int, count: int = PICTURES) -> ImageSet:
+def made_up(size: int, count: int = PICTURES, classes: int = CLASSES) -> ImageSet:
     """An image set of these pictures."""
-    return ImageSet(many(size, count), np.arange(count) % CLASSES, tuple(map(str, range(CLASSES))), np.arange(count),
+    return ImageSet(many(size, count), np.arange(count) % classes, tuple(map(str, range(classes))), np.arange(count),
                     ("plan",) * count, ("",) * count)

@@ -112,6 +112,15 @@ def test_real_work_is_priced(tmp_path):
         rates.price(str(tmp_path), "cpu", unit("decode", model="nobody/has-this", revision="", size=0), 0.1)
 
 
+def test_training_is_priced_for_two_classes_as_for_more(tmp_path):
+    network = {"architecture": "resnet8", "stem": 4, "width": 8, "precision": "float32", "size": 16, "batch": 16, "flip": True,
+               "recipe": "standard", "smoothing": 0.1}
+    for classes in (2, 30):
+        again = unit("train again", **network, classes=classes, blocks=2)
+        first = unit("train", **network, classes=classes, balance=False)
+        assert all(rates.price(str(tmp_path), "cpu", one, 0.02) > 0 for one in (again, first))
+
+
 def test_the_stand_in_is_stable_diffusion():
     with torch.device("meta"):
         real, narrow = rates.stable_diffusion(1), rates.stable_diffusion(rates.NARROWER)
