@@ -212,7 +212,7 @@ def test_any_folder_of_images(tmp_path_factory, names, data):
 @cases(60)
 @given(st.lists(st.sampled_from(["../../out.jpg", "/tmp/out.jpg", "train/FAKE/../../out (2).jpg", "train/FAKE/1.jpg",
                                  "train/FAKE/1 (99).jpg", "test/FAKE/1.jpg", "..\\out.jpg", "train/FAKE/a\x00b.jpg",
-                                 "./x/train/FAKE/2 (2).jpg"]) | st.text(max_size=8), max_size=5, unique=True), damaged())
+                                 "./x/train/FAKE/2 (2).jpg", "\x00"]) | st.text(max_size=8), max_size=5, unique=True), damaged())
 def test_any_archive(tmp_path_factory, names, data):
     root = tmp_path_factory.mktemp("archive")
     with zipfile.ZipFile(root / "set.zip", "w") as archive:

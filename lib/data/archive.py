@@ -116,7 +116,7 @@ def _archive(path: Path, changed: int, what: str) -> tuple[Files, str]:
         else:
             archive = zipfile.ZipFile(path)
             found = {one.filename: functools.partial(archive.read, one) for one in archive.infolist()
-                     if not one.is_dir() and one.file_size <= LARGEST}
+                     if one.filename and not one.is_dir() and one.file_size <= LARGEST}  # a name may be empty
     except DAMAGE as error:
         cause = error
     if cause or (path.suffix == ".tar" and path.read_bytes()[-512:] != bytes(512)):  # a whole tar ends with empty blocks
