@@ -135,24 +135,29 @@ def described(recipe: Recipe) -> str:
         return f"Stable Diffusion 1.4's images, published as CIFAKE, read from {Path(wanted['path']).name}."
     how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"])
     if "recipe" in wanted:
-        return f"Prompt: “{wanted['recipe']}”, model {wanted['model']}, {how}."
+        return f"Prompt: “{wanted['recipe']}”, {called(wanted['model'])}, {how}."
     if "alpha" in wanted:
         learned = recipe.upstream["embeddings"].settings
         return (f"Drawn around {learned['count']:,} embeddings of {learned['inversion']['steps']:,} updates each, "
-                f"α = {wanted['alpha']:g}, λ = {wanted['noise']:g}, model {model(recipe)}, {how}.")
+                f"α = {wanted['alpha']:g}, λ = {wanted['noise']:g}, {model(recipe)}, {how}.")
     return f"Trained {taught(recipe.upstream['generator'])}; {how}."
 
 
 def model(recipe: Recipe) -> str:
     """The generator of an inversion set or its embeddings in a few words."""
     own = recipe.upstream.get("generator")
-    return f"trained here {taught(own)}" if own else recipe.settings["model"]
+    return f"a model trained here {taught(own)}" if own else called(recipe.settings["model"])
+
+
+def called(name: str) -> str:
+    """A text-to-image model as a sentence names it."""
+    return "the shipped model" if name == "shipped" else f"model {name}"
 
 
 def taught(training: Recipe) -> str:
     """What a class-conditional generator was trained from, on what, and how long."""
     wanted, (teacher,) = training.settings, training.upstream.values()
-    start = "nothing" if wanted["start"] == conditional.SCRATCH else wanted["start"]
+    start = "nothing" if wanted["start"] == conditional.SCRATCH else called(wanted["start"])
     kind = "published synthetic" if teacher.step == given.given.name else "real training"
     return (f"from {start} on {teacher.settings['count']:,} {kind} images for {wanted['fit']['steps']:,} steps of "
             f"{wanted['fit']['batch']}")

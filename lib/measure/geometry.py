@@ -319,7 +319,7 @@ def drawn(image: np.ndarray, seed: int = 0, n: int = 3, level: bool = False) -> 
     With `level` the horizon takes the place of the unexplained segments: a sheet has four colours.
     """
     found = vanishing_points(segments(image), np.shape(image)[:2], n, seed)
-    lines = {f"point {k + 1}": found.segments[found.assignment == k] for k in range(len(found.points))}
+    lines = {f"point {k + 1}": found.segments[found.assignment == k] for k in range(n)}  # all, so that colours stay
     line = horizon(found.points, found.size, found.support)
     if not level:
         lines["unexplained"] = found.segments[found.assignment < 0]

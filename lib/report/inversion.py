@@ -23,7 +23,7 @@ def frozen(embeddings: Recipe) -> str:
     """Which model is inverted, and what it has seen."""
     own = embeddings.upstream.get("generator")
     if own is None:
-        return f"The frozen generator is the text-to-image model {sets.model(embeddings)}; it saw no real image of this study."
+        return f"The frozen text-to-image generator is {sets.model(embeddings)}; it saw no real image of this study."
     if "given" in own.upstream:
         return (f"The frozen generator knows only the synthetic domain: a class-conditional model trained {sets.taught(own)} "
                 "(Stable Diffusion 1.4's, as CIFAKE has them) and on no real image. To invert it is not the same as to invert "

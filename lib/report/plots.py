@@ -16,11 +16,13 @@ def dots(axes, results: Mapping[str, Mapping[str, Mapping[str, float]]], scale: 
     for k, (arm, rows) in enumerate(results.items()):
         mean, low, high = (np.array([rows[label][key] for label in labels]) * scale for key in ("mean", "low", "high"))
         y = np.arange(len(labels)) + 0.6 * ((k + 0.5) / len(results) - 0.5)
-        axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt="o", color=colours[arm], label=arm, markersize=6, capsize=0)
+        mark = "D" if "+" in arm else "o"  # a mix has nearly the colour of its set
+        axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt=mark, color=colours[arm], label=arm, markersize=6, capsize=0)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     if len(results) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(5, len(results)), borderaxespad=0, handlelength=0.8,
+                    handletextpad=0.6, columnspacing=1.2)
 
 
 def sweep(axes, points: pd.DataFrame, recipe: str, guidance: float) -> None:
@@ -57,6 +59,8 @@ def calibration(axes, known: pd.DataFrame, size: int) -> None:
         mean, low, high = (np.array([found[end] for found in known[name]]) for end in ("mean", "low", "high"))
         axis.errorbar(known["size"], mean, yerr=[mean - low, high - mean], fmt="o-", color=color("real"))
         axis.axvline(size, linewidth=1, color=color("other"))
+        axis.annotate("this study", (size, 1), (4, -12), ("data", "axes fraction"), "offset points",
+                      color=color("muted"), fontsize=9)
         axis.set(xscale="log", xlabel="pixels a side", ylabel=label, xticks=list(known["size"]))
         axis.set_xticklabels([str(side) for side in known["size"]])
         axis.minorticks_off()

@@ -93,6 +93,7 @@ def read(path: Path) -> Section:
     for tag in soup.find_all(id=True):
         tag["id"] = f"{path.stem}-{tag['id']}"
     _name_headings(soup, path.stem)
+    _keep_together(soup)
     failed = [
         f"{path.stem} stopped in cell {i}: {output.ename}"
         for i, cell in enumerate(notebook.cells, 1)
@@ -225,6 +226,14 @@ def _name_headings(soup: BeautifulSoup, stem: str) -> None:
         name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, 1000))) if n not in taken)
         heading["id"] = name
         taken.add(name)
+
+
+def _keep_together(soup: BeautifulSoup) -> None:
+    """No line ends inside `80.9 % ± 3.8` or `(n = 3)`: spaces that do not break, in what the data say."""
+    for text in soup.find_all(string=re.compile(r" [%±=] ?")):
+        if text.find_parent(("figcaption", "td", "th", "p")) and not text.find_parent(("pre", "code")):
+            spaces = re.compile(r"(?<=\d) (?=%)| ?± ?|(?<=\bn) = (?=\d)")
+            text.replace_with(spaces.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text))
 
 
 def _slug(text: str) -> str:

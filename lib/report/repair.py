@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ def table(remedies: Mapping[str, Remedy], gains: Gains, tested: Mapping[str, Map
     """One row a remedy, the largest gain first."""
     rows = [{"remedy": name, "accuracy": tested[name]["test"], "gain": gains[name]["gain"],
              "verdict": gains[name]["gain"]["verdict"].split(":")[0], "control": gains[name].get("control", "–"),
-             "controlled": one.controlled, "real": f"{one.real:,}", "seconds": seconds[name]} for name, one in remedies.items()]
+             "controlled": one.controlled, "real": one.real, "seconds": seconds[name]} for name, one in remedies.items()]
     return pd.DataFrame(sorted(rows, key=lambda row: -row["gain"]["mean"]))
 
 
@@ -96,7 +97,8 @@ def split(rows: Sequence[Mapping], gap: Mapping[str, float]) -> str:
     return minus(" ".join(said))
 
 
-def chosen(choice, gain: Mapping[str, Mapping], tested: Mapping[str, float], gap: Mapping[str, float], held: int) -> str:
+def chosen(choice, gain: Mapping[str, Mapping], tested: Mapping[str, float], gap: Mapping[str, float], held: int,
+           gains: Gains) -> str:
     """What the validation images chose and what that is worth on test images; `gain` is empty where the base was chosen."""
     seen = (f"On {held:,} validation images {len(choice.shares)} candidates were compared; chosen: {choice.name} "
             f"({percent(choice.shares[choice.name])})")
@@ -104,7 +106,13 @@ def chosen(choice, gain: Mapping[str, Mapping], tested: Mapping[str, float], gap
     if not gain:
         return f"{seen}, which is the unrepaired arm.{also}"
     return (f"{seen}. It recognises {percent(tested)} of the test images, a gain of {points(gain['gain'])}: "
-            f"{share(gain['gain'], gap)}.{also}")
+            f"{share(gain['gain'], gap)}{alone(choice.name, gains)}.{also}")
+
+
+def alone(name: str, gains: Gains) -> str:
+    """What the last part of a combination gives without the first, or nothing where there is but one part."""
+    last = name.split("; then ")[-1]
+    return f" ({last} alone: {points(gains[last]['gain'])})" if last != name and last in gains else ""
 
 
 def sieved(remedies: Mapping[str, Remedy]) -> list[str]:
@@ -142,14 +150,14 @@ def curves(axes, frame: pd.DataFrame, gap: Mapping[str, float]) -> None:
         left.legend(loc="lower right")
 
 
-def bars(axis, results: Mapping[str, Mapping[str, float]], shade: str) -> None:
-    """Points with interval, one bar each, labels down the axis; what zero lies within is pale."""
+def bars(axis, results: Mapping[str, Mapping[str, float]], shade: str, letters: int = 60) -> None:
+    """Points with interval, one bar each, labels down the axis in lines of `letters`; what zero lies within is pale."""
     for y, one in enumerate(results.values()):
         mean, low, high = (100 * one[end] for end in ("mean", "low", "high"))
         axis.barh(y, mean, height=0.6, color=shade, alpha=0.35 if low <= 0 <= high else 1)
         axis.errorbar(mean, y, xerr=[[mean - low], [high - mean]], color=color("ink"), linewidth=1.2)
     axis.axvline(0, linewidth=1, color=color("ink"))
-    axis.set_yticks(range(len(results)), list(results))
+    axis.set_yticks(range(len(results)), [textwrap.fill(name, letters) for name in results])
     axis.set_ylim(len(results) - 0.5, -0.5)
 
 

@@ -108,7 +108,7 @@ def transfers(means: Mapping[str, Mapping[str, Result]], apart: Mapping[str, Map
     parts = []
     for name in names:
         told = [f"{arm} {100 * rows[name]['mean']:+.1f}" for arm, rows in apart.items() if _sure(rows[name])]
-        verdict = f"beyond chance differ {', '.join(told)} points" if told else "no arm differs from it beyond chance"
+        verdict = f"different beyond chance: {', '.join(told)} points" if told else "no arm differs from it beyond chance"
         own = 100 * means[base][name]["mean"]
         parts.append(f"In {name} a linear probe on the features of {base} reaches {own:.1f} %; {verdict}.")
     return minus(" ".join(parts))
@@ -146,7 +146,7 @@ def robust(kept: Mapping[str, Mapping[str, Result]], apart: Mapping[str, Mapping
     parts = []
     for name, own in kept[base].items():
         told = ", ".join(f"{arm} {100 * kept[arm][name]['mean']:.0f} %" for arm, rows in apart.items() if _sure(rows[name]))
-        rest = f"; beyond chance differ {told}" if told else "; no arm differs beyond chance"
+        rest = f"; different beyond chance: {told}" if told else "; no arm differs beyond chance"
         parts.append(f"Under {name} {base} keeps {100 * own['mean']:.0f} % of its clean accuracy{rest * bool(apart)}.")
     return " ".join(parts)
 

@@ -79,7 +79,9 @@ class Grid:
 
     def lines(self, text: str) -> list[str]:
         """A title broken to the width of a picture, three lines at most."""
-        return _wrap(text, max(4, int(self.cell[1] * self.zoom / LETTER)))[:3]
+        letters = max(4, int((self.cell[1] + self.gap) * self.zoom / LETTER))
+        lines = _wrap(text, letters)
+        return lines if len(lines) <= 3 else [*lines[:2], lines[2][: letters - 1].rstrip(" ,") + "…"]
 
     @property
     def heads(self) -> tuple[int, int]:
@@ -163,7 +165,10 @@ def _labels(axes, grid: Grid) -> None:
     height, width = grid.cell
     for r, text in enumerate(grid.rows):
         y = grid.corner(r * grid.columns)[1] + height / 2
-        axes.text(-0.5 - 8 / grid.zoom, y, "\n".join(_wrap(text, 20)), ha="right", va="center", fontsize=9.5)
+        lines = _wrap(text, 20)
+        for k, line in enumerate(lines):  # each its own text: the reader's font has another width than the one measured here
+            lower = (k - (len(lines) - 1) / 2) * LINE / grid.zoom
+            axes.text(-0.5 - 8 / grid.zoom, y + lower, line, ha="right", va="center", fontsize=9.5)
     for i, text in enumerate(grid.titles):
         x, y = grid.corner(i)
         axes.text(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from lib.report.repair import alone
 from lib.report.tables import minus
 from lib.report.words import Result, listed, percent
 
@@ -53,7 +54,8 @@ def closed(repair: Mapping) -> str:
         return f"{count}."
     gain = choice["gain"]["gain"]
     return minus(f"{count}; the combination chosen on validation images ({choice['name']}) gives {100 * gain['mean']:+.1f} "
-                 f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}], {100 * gain['mean'] / whole:.0f} % of the gap.")
+                 f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}], {100 * gain['mean'] / whole:.0f} % of the gap"
+                 f"{alone(choice['name'], repair['gains'])}.")
 
 
 COLUMNS = {"arm": "Trained on", "test": "Real test images", "gap": "Difference to real", "verdict": "Verdict",
@@ -65,7 +67,7 @@ def key_table(training: Mapping) -> pd.DataFrame:
     gaps, beside = training["gaps"], training.get("beside", {})
     return pd.DataFrame([{"arm": arm, "test": results["test"], **{what: found[arm] for what, found in beside.items()},
                           "gap": gaps.get(arm, "–"),
-                          "verdict": gaps[arm]["verdict"] if arm in gaps else "–"}
+                          "verdict": gaps[arm]["verdict"].split(":")[0] if arm in gaps else "–"}
                          for arm, results in training["accuracy"].items()])
 
 

@@ -16,7 +16,8 @@ from lib.report import ReportError
 
 FORMULA = re.compile(r"\s*[=+@|%]|\s*-(?![\d.])")
 Format = str | Callable[[Any], str] | None
-LONG = 40  # letters from which a cell keeps some width on a narrow screen, where its table scrolls sideways
+SOME, LONG = 18, 40  # letters from which a cell keeps some width on a narrow screen, more width everywhere
+NONE = "–"  # there is nothing to say in this cell
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Column:
 
     @classmethod
     def of(cls, values: Iterable, label: str, how: Format = None, where: str = "the table") -> Column:
-        """Write each value; numeric where all are numbers or results, but for those that say why there is none."""
+        """Write each value; numeric where all are numbers or results, but for those that say that there is none."""
         values = list(values)
         texts = [cell(x, how, f"{where}, column {label!r}, row {i}") for i, x in enumerate(values)]
-        there = [x for x, text in zip(values, texts, strict=True) if not text.startswith("not run")]
+        there = [x for x, text in zip(values, texts, strict=True) if not text.startswith("not run") and text != NONE]
         numeric = bool(there) and all(isinstance(x, (Real, Mapping)) and not isinstance(x, bool) for x in there)
         return cls(label, texts, numeric)
 
@@ -138,6 +139,7 @@ def _parts(result: Mapping[str, Any], scale: float) -> tuple[float, float | None
 
 
 def _td(text: str, numeric: bool, tag: str, scope: str) -> str:
-    kind = "not-run" if text.startswith("not run") else "num" if numeric else "long" if len(text) > LONG else ""
+    wide = "long" if len(text) > LONG else "some" if len(text) > SOME and scope != "col" else ""
+    kind = "not-run" if text.startswith("not run") else "num" if numeric else wide
     attributes = (f' scope="{scope}"' if scope else "") + (f' class="{kind}"' if kind else "")
     return f"<{tag}{attributes}>{html.escape(text)}</{tag}>"

@@ -12,6 +12,9 @@ from lib.report.figures import value
 from lib.report.tables import minus
 
 Result = Mapping[str, float]  # mean, low, high, n
+LINES = {"explained": "share explained by points", "excess": "share explained, beyond random", "length": "length of all lines",
+         "longest": "longest line", "support_1": "share of the first point", "support_2": "share of the second point",
+         "support_3": "share of the third point"}  # features of chapter 06
 KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
@@ -28,6 +31,12 @@ def points(result: Result) -> str:
 def listed(names: Sequence[str]) -> str:
     """`sd, cd and di`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def alike(name: str, results: Mapping[str, Result]) -> str:
+    """`, not told apart from cube and cone`: whose intervals meet that of the lowest; empty where none does."""
+    near = [other for other in results if other != name and results[other]["low"] <= results[name]["high"]]
+    return f", not told apart from {listed(near) if len(near) < 4 else f'{len(near)} others'}" * bool(near)
 
 
 def balance(counts: np.ndarray, classes: Sequence[str]) -> str:
@@ -82,7 +91,8 @@ def drops(accuracy: Mapping[str, Result], base: str) -> str:
     gap = 100 * (accuracy[base]["mean"] - others[worst]["mean"])
     apart = others[worst]["high"] < accuracy[base]["low"]
     if apart:
-        return f"The hardest shift is {worst}: {percent(others[worst])}, {gap:.1f} points below the {base} set."
+        return (f"The hardest shift is {worst}: {percent(others[worst])}, {gap:.1f} points below the {base} set"
+                f"{alike(worst, others)}.")
     return f"No shift set is clearly harder than the {base} set; the lowest is {worst}, {percent(others[worst])}."
 
 
@@ -99,7 +109,8 @@ def hardest(per_class: Mapping[str, Mapping[str, Result]], arm: str) -> str:
     """The class that is missed most often and the one that is missed least, for one arm."""
     shares = per_class[arm]
     low, high = (pick(shares, key=lambda name: shares[name]["mean"]) for pick in (min, max))
-    return f"Hardest for {arm}: {low}, {percent(shares[low])} recognised; easiest: {high}, {percent(shares[high])}."
+    return (f"Hardest for {arm}: {low}, {percent(shares[low])} recognised{alike(low, shares)}; easiest: {high}, "
+            f"{percent(shares[high])}.")
 
 
 def memory(near: np.ndarray, usual: np.ndarray, copies: int) -> str:
@@ -130,10 +141,13 @@ def swept(points: pd.DataFrame, recipe: str, guidance: float) -> str:
     said = points[points["guidance"] == guidance]
     best, worst = (said.iloc[int(pick([mean(row, "recognised") for _, row in said.iterrows()]))]
                    for pick in (np.argmax, np.argmin))
+    top = along.iloc[int(np.argmax([mean(row, "recognised") for _, row in along.iterrows()]))]
     low, high = along.iloc[0], along.iloc[-1]
+    over = "" if top["guidance"] in (low["guidance"], high["guidance"]) else (
+        f" (over {100 * mean(top, 'recognised'):.0f} % at {top['guidance']:g})")
     return (f"From guidance {low['guidance']:g} to {high['guidance']:g} the recognised share goes from "
-            f"{100 * mean(low, 'recognised'):.0f} to {100 * mean(high, 'recognised'):.0f} % and the variety within a class from "
-            f"{mean(low, 'variety'):.1f} to {mean(high, 'variety'):.1f} grey levels. At guidance {guidance:g} the recipe "
+            f"{100 * mean(low, 'recognised'):.0f} to {100 * mean(high, 'recognised'):.0f} %{over} and the variety within a class "
+            f"from {mean(low, 'variety'):.1f} to {mean(high, 'variety'):.1f} grey levels. At guidance {guidance:g} the recipe "
             f"“{best['recipe']}” is recognised most ({100 * mean(best, 'recognised'):.0f} %), “{worst['recipe']}” least "
             f"({100 * mean(worst, 'recognised'):.0f} %), n = {int(best['recognised']['n'])} images each.")
 
@@ -166,8 +180,14 @@ def attention(rows: Sequence[Mapping], base: str, outlined: bool) -> str:
         return f"No arm's {what} differs from that of {base} beyond chance."
     worst = max(moved, key=lambda row: abs(row["difference"]["mean"]))
     way = "less" if worst["difference"]["mean"] < 0 else "more"
+    size = worst["difference"] if way == "more" else minused(worst["difference"])
     return (f"The {what} is {worst['base']:.2f} for {base}; furthest from it is {worst['of']} with {worst['mean']:.2f}, "
-            f"{way} by {value(worst['difference'], digits=3)}; {len(moved)} of {len(focus)} arms differ beyond chance.")
+            f"{way} by {value(size, digits=3)}; {len(moved)} of {len(focus)} arms differ beyond chance.")
+
+
+def minused(result: Result) -> dict[str, float]:
+    """The same result with the other sign."""
+    return {"mean": -result["mean"], "low": -result["high"], "high": -result["low"], "n": result["n"]}
 
 
 def looked(rows: Sequence[Mapping], base: str) -> str:
@@ -202,7 +222,7 @@ def trusted(scores: pd.DataFrame) -> str:
 def poster(table: pd.DataFrame) -> str:
     """That two of the poster's three numbers are one, shown and not only said."""
     apart = float((table["focus"] - table["intensity"]).abs().max())
-    return (f"The earlier project's focus and intensity differ by at most {apart:.3f} here: each map is scaled to 0..1 by "
+    return (f"The earlier project's focus and intensity differ by at most {apart:.3f} here: each map is scaled from 0 to 1 by "
             "itself, after which both are the mean of the map. Ours are three numbers.")
 
 

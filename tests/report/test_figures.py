@@ -241,6 +241,15 @@ def test_a_cell_of_many_words_keeps_its_width(out):
     frame = pd.DataFrame({"arm": ["real", "sd"], "why": ["short", "a sentence that goes on for longer than a narrow column"]})
     cells = shown(figures.table, frame, "why", "All.").tbody.find_all("td")
     assert [cell.get("class") for cell in cells] == [None, ["long"]]
+    soup = shown(figures.table, pd.DataFrame({"arm": ["all layers, 240 real", "sd"], "gap": ["–", 1.5]}), "gap", "All.")
+    assert [cell.get("class") for cell in soup.tbody.find_all(["th", "td"])] == [["some"], ["num"], None, ["num"]]
+
+
+def test_labels_of_a_sheet_fit_or_say_that_they_are_cut():
+    pictures = np.zeros((10, 64, 64, 3), np.uint8)
+    grid = sheet.Grid.of(pictures, 10, None, ["octahedron"] * 10, None, 980, "classes")
+    assert grid.lines("octahedron") == ["octahedron"] and grid.lines("a photo of a red cube on a wooden floor")[2].endswith("…")
+    assert grid.lines("a photo of a cube") == ["a photo of", "a cube"]
 
 
 def test_table_refuses(out):

@@ -19,6 +19,7 @@ def test_dots_and_intervals(arms):
     line, _, (bars,) = axes.containers[0].lines
     assert line.get_xdata() == pytest.approx([50, 80])
     assert bars.get_segments()[1][:, 0] == pytest.approx([70, 85])
+    assert [container.lines[0].get_marker() for container in axes.containers] == ["D" if "+" in arm else "o" for arm in arms]
     heights = [container.lines[0].get_ydata()[0] for container in axes.containers]
     assert heights == sorted(heights) and all(abs(y) < 0.5 for y in heights)
 

@@ -95,6 +95,12 @@ def test_numbers_run_through_the_page(soup):
     assert soup.find("a", href="#00_summary", string="the summary")
 
 
+def test_no_line_ends_inside_a_number(tmp_path):
+    cell = ("markdown", "# T\n\n80.9 % ± 3.8 (n = 3), `n = 3`, half of them")
+    text = publish.read(written(tmp_path, "01_data", cell)).soup.get_text()
+    assert "80.9\xa0%\xa0±\xa03.8 (n\xa0=\xa03), n = 3, half of them" in text
+
+
 def test_text_from_data_is_text(soup):
     assert not soup.find("script")
     for place in (

@@ -56,12 +56,16 @@ def test_what_the_gap_is_made_of_in_words():
 
 def test_the_choice_in_words():
     choice = SimpleNamespace(name="all", shares={"all": result(0.8), "sd": result(0.6)}, through=False)
-    said = repair.chosen(choice, {"gain": result(0.14)}, result(0.75), GAP, 240)
+    said = repair.chosen(choice, {"gain": result(0.14)}, result(0.75), GAP, 240, {})
     assert "On 240 validation images 2 candidates were compared; chosen: all" in said and "50 % of the gap" in said
-    assert "unrepaired" in repair.chosen(choice, {}, result(0.6), GAP, 240)
+    assert "unrepaired" in repair.chosen(choice, {}, result(0.6), GAP, 240, {})
     assert "validation images too" not in said
     choice.through = True
-    assert "had learnt from validation images too" in repair.chosen(choice, {}, result(0.6), GAP, 240)
+    assert "had learnt from validation images too" in repair.chosen(choice, {}, result(0.6), GAP, 240, {})
+    both = SimpleNamespace(name="filter; then late", shares={"filter; then late": result(0.8)}, through=False)
+    assert repair.chosen(both, {"gain": result(0.14)}, result(0.75), GAP, 240, {"late": {"gain": result(0.15)}}).endswith(
+        "50 % of the gap of 28.0 points (late alone: 15.0 points ± 2.0 (n = 3)).")
+    assert repair.alone("late", {"late": {"gain": result(0.15)}}) == ""
     assert repair.share(result(0.1), result(-0.1)) == "with no gap to close"
 
 

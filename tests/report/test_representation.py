@@ -52,7 +52,7 @@ def test_features_and_transfer_name_what_moved():
              "sd": {"sparsity": result(0.2), "transfer to digits": result(0.8)}}
     apart = {"sd": {"sparsity": result(-0.1), "transfer to digits": result(-0.1)}}
     assert chapter.features(means, apart, "real", {"sparsity": "lower"}).endswith("sd: sparsity 0.20 against 0.30.")
-    assert chapter.transfers(means, apart, "real").endswith("reaches 90.0 %; beyond chance differ sd −10.0 points.")
+    assert chapter.transfers(means, apart, "real").endswith("reaches 90.0 %; different beyond chance: sd −10.0 points.")
     unsure = {"sd": {name: result(0, 0.2) for name in means["sd"]}}
     assert chapter.features(means, unsure, "real", {"sparsity": "lower"}).startswith("In none")
     assert chapter.transfers(means, unsure, "real").endswith("no arm differs from it beyond chance.")
@@ -74,7 +74,7 @@ def test_layers_say_where_an_arm_falls_behind():
 def test_robustness_compares_paired():
     kept = {"real": {"shifts": result(0.7)}, "sd": {"shifts": result(0.6)}}
     assert chapter.robust(kept, {"sd": {"shifts": result(-0.1)}}, "real") == (
-        "Under shifts real keeps 70 % of its clean accuracy; beyond chance differ sd 60 %.")
+        "Under shifts real keeps 70 % of its clean accuracy; different beyond chance: sd 60 %.")
     assert chapter.robust(kept, {"sd": {"shifts": result(-0.1, 0.2)}}, "real").endswith("no arm differs beyond chance.")
     assert chapter.robust({}, {}, "real").startswith("real recognises no clean image")
 

@@ -55,6 +55,7 @@ def test_the_key_table_has_a_row_an_arm():
     two = summary.key_table(training(real=0.9, sd=0.5) | {"beside": {"auroc": {"real": result(0.95), "sd": result(0.6)}}})
     assert list(summary.columns(two).values())[2:] == ["Difference to real", "Verdict", "AUROC"] and two["auroc"][1] == result(0.6)
     assert table["test"][1]["n"] == 3 and table["verdict"][1] == "worse than real" and table["gap"][1]["mean"] == -0.4
+    assert summary.key_table(training(real=0.9, sd=0.9))["verdict"][1] == "not told apart from real"
 
 
 @pytest.mark.parametrize(("found", "said"), [
@@ -72,6 +73,9 @@ def test_what_the_gap_is_made_of(found, said):
 @pytest.mark.parametrize(("found", "said"), [
     (repair(), "One of 2 remedies helps beyond chance; the combination chosen on validation images (late then filter) gives "
                "+20.0 [+18.0, +22.0], 67 % of the gap."),
+    (repair() | {"choice": {"name": "filter; then late", "gain": {"gain": result(0.2, 0.02)}}},
+     "One of 2 remedies helps beyond chance; the combination chosen on validation images (filter; then late) gives "
+     "+20.0 [+18.0, +22.0], 67 % of the gap (late alone: 10.0 points ± 1.0 (n = 3))."),
     (repair(gain=0, helped=()), "No remedy helps beyond chance."), (repair(gain=0), "One of 2 remedies helps beyond chance."),
     (repair(gain=0, helped=("late", "filter")), "2 of 2 remedies help beyond chance.")])
 def test_what_closes_it(found, said):

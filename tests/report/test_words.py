@@ -47,6 +47,8 @@ def test_what_was_left_out_is_counted_and_flaws_are_told():
 def test_drops_speak_of_a_shift_only_where_intervals_part():
     far = words.drops({"test": result(0.9), "night": result(0.5), "drawing": result(0.8)}, "test")
     assert far == "The hardest shift is night: 50.0 % ± 1.0 (n = 3), 40.0 points below the test set."
+    near = words.drops({"test": result(0.9), "night": result(0.5, 0.2), "drawing": result(0.65)}, "test")
+    assert near.endswith("40.0 points below the test set, not told apart from drawing.")
     assert words.drops({"test": result(0.9), "night": result(0.89)}, "test").startswith("No shift set is clearly harder")
     assert words.drops({"test": result(0.9)}, "test") == "This source offers no shift set."
 
@@ -60,6 +62,10 @@ def test_confusable_names_the_commonest_mistake():
 def test_hardest_and_easiest():
     assert words.hardest({"real": {"cone": result(0.5), "cube": result(0.9)}}, "real") == (
         "Hardest for real: cone, 50.0 % ± 1.0 (n = 3) recognised; easiest: cube, 90.0 % ± 1.0 (n = 3).")
+    said = words.hardest({"real": {"cone": result(0.5, 0.3), "cube": result(0.9), "torus": result(0.7)}}, "real")
+    assert "(n = 3) recognised, not told apart from torus; easiest" in said
+    many = {str(k): result(0.5 + k / 1000) for k in range(5)}
+    assert words.alike("0", many) == ", not told apart from 4 others" and words.alike("4", {"4": result(0.5)}) == ""
 
 
 @pytest.mark.parametrize("near, copies, said", [
@@ -81,6 +87,8 @@ def test_swept_speaks_of_both_ends_and_the_recipes():
                           for said, pull, share, spread in [("a", 1.0, 0.5, 9), ("a", 3.0, 0.8, 7), ("b", 3.0, 0.6, 8)]])
     sentence = words.swept(frame, "a", 3.0)
     assert "From guidance 1 to 3 the recognised share goes from 50 to 80 %" in sentence and "from 9.0 to 7.0" in sentence
+    more = pd.concat([frame, frame[:1].assign(guidance=5.0)])
+    assert "from 50 to 50 % (over 80 % at 3) and" in words.swept(more, "a", 3.0) and "over" not in sentence
     assert "“a” is recognised most (80 %), “b” least (60 %), n = 50" in sentence
 
 
@@ -90,7 +98,7 @@ def rows(mean, half, of="sd", measure="focus"):
 
 @pytest.mark.parametrize("found, said", [
     ([], "No arm to compare"), ([rows(0.1, 0.2)], "No arm's share of attention"),
-    ([rows(-0.2, 0.1), rows(0.01, 0.1, "cd")], "furthest from it is sd with 0.30, less by −0.200 ± 0.100"),
+    ([rows(-0.2, 0.1), rows(0.01, 0.1, "cd")], "furthest from it is sd with 0.30, less by 0.200 ± 0.100"),
     ([rows(0.2, 0.1)], "more by 0.200")])
 def test_attention(found, said):
     assert said in words.attention(found, "real", True)
