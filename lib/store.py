@@ -384,11 +384,11 @@ def _version(package: str) -> str:
 
 
 @functools.cache
-def git() -> dict[str, Any]:
-    """Revision of the checkout and whether it had changes; `unknown` outside git."""
+def git(root: Path = ROOT) -> dict[str, Any]:
+    """Revision of the checkout and whether it had changes, but for reports/, where runs write; `unknown` outside git."""
     def ask(*words: str) -> str | None:
         try:
-            return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             return None
-    return {"git": ask("rev-parse", "HEAD") or "unknown", "dirty": bool(ask("status", "--porcelain", "-uno"))}
+    return {"git": ask("rev-parse", "HEAD") or "unknown", "dirty": bool(ask("status", "--porcelain", "-uno", "--", ".", ":!reports"))}

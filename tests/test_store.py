@@ -173,3 +173,17 @@ def test_no_pickle_and_no_unsafe_load_anywhere():
         text = path.read_text()
         assert "import pickle" not in text and "np.load(" not in text
         assert "torch.load(" not in text or "weights_only=True" in text
+
+
+def test_a_kept_report_that_is_made_again_is_no_change_of_the_code(tmp_path):
+    for name in ("reports", "lib"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("before")
+    for words in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -qm one"):
+        subprocess.run(["git", *words.split()], cwd=tmp_path, check=True)
+    (tmp_path / "reports" / "file").write_text("after")
+    store.git.cache_clear()
+    assert not store.git(tmp_path)["dirty"]
+    (tmp_path / "lib" / "file").write_text("after")
+    store.git.cache_clear()
+    assert store.git(tmp_path)["dirty"]
