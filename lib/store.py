@@ -391,4 +391,5 @@ def git(root: Path = ROOT) -> dict[str, Any]:
             return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
         except (OSError, subprocess.CalledProcessError):
             return None
-    return {"git": ask("rev-parse", "HEAD") or "unknown", "dirty": bool(ask("status", "--porcelain", "-uno", "--", ".", ":!reports"))}
+    changed = ask("status", "--porcelain", "-uno", "--", ".", ":!reports")
+    return {"git": ask("rev-parse", "HEAD") or "unknown", "dirty": bool(changed)}
