@@ -273,5 +273,5 @@ def _smaller(text: str, crisp: bool) -> str:
     if len(png) <= SMALL:
         return text
     packed = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(packed, "JPEG", quality=90, subsampling=0, optimize=True)
+    Image.open(io.BytesIO(png)).convert("RGB").save(packed, "JPEG", quality=80, subsampling=0, optimize=True)
     return text.replace(found[0], "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode())
