@@ -110,7 +110,8 @@ def test_the_same_cell_may_run_again_in_lab(tmp_path):
 
 def run_cell(client, code: str, cell: str) -> str:
     """Execute as Lab does; `ok` or `error`."""
-    message = client.session.msg("execute_request", {"code": code, "silent": False}, metadata={"cellId": cell})
+    content = {"code": code, "silent": False, "stop_on_error": False}  # else what comes soon after an error is aborted unread
+    message = client.session.msg("execute_request", content, metadata={"cellId": cell})
     client.shell_channel.send(message)
     replies = iter(lambda: client.get_shell_msg(timeout=60), None)
     own = message["header"]["msg_id"]
