@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from lib.generator.pool import HARD
+
 CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image
@@ -26,16 +28,15 @@ data: it knows the classes, in somewhat the wrong domain.
 
 ## Data
 
-{scenes:,} scenes of `lib.data.world` in style `web` (drawings, 3d renders, stock and vintage photographs), seeds from
-{first_seed:,} on, each with its mirror image and five sayings: its caption twice, a short caption, two prompt recipes.
-No `photo` scene, the study's real domain, was seen.
+{scenes:,} scenes of `lib.data.world` in style `web` (drawings, 3d renders, stock and vintage photographs), all classes alike,
+and {hard:,} more of {hardest}; seeds from {first_seed:,} on, each with its mirror image and five sayings: its caption twice, a
+short caption, two prompt recipes. No `photo` scene, the study's real domain, was seen.
 
 ## Recipe and cost
 
-{steps:,} steps of {batch} images ({images:,} images), rate {rate:g} falling to zero at step {legs},
-over the last {decay:.0%} of the way, AdamW, average of the weights {ema:g}, v-prediction, cosine schedule, {drop:.0%} of
-captions hidden; U-Net and text encoder together, {minutes:.0f} minutes on {on}. The decoder's refinement:
-{refine_steps:,} steps of {refine_batch}.
+U-Net and text encoder together: AdamW, v-prediction, cosine schedule, {drop:.0%} of captions hidden, averaged weights.
+{stages}
+In all {images:,} images, {minutes:.0f} minutes. The decoder's refinement: {refine_steps:,} steps of {refine_batch}.
 `make pretrained` does all of it again.
 
 ## Measured
@@ -54,14 +55,28 @@ def card(folder: Path, figures: dict) -> str:
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     components = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"]
     tokens = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
-    recipe, refine = facts["recipe"], facts["refine"]
+    refine, stages = facts["refine"], facts["stages"]
     return CARD.format(
-        **{name: facts[name] for name in ("scenes", "first_seed", "steps", "on")},
-        **{name: recipe[name] for name in ("batch", "rate", "decay", "ema", "drop")},
-        legs=" and at step ".join(f"{leg:,}" for leg in facts["legs"]), components=components, tokens=tokens,
-        images=facts["steps"] * recipe["batch"], minutes=facts["seconds"] / 60,
+        **{name: facts[name] for name in ("scenes", "hard", "first_seed")}, hardest=hardest(),
+        drop=stages[0]["recipe"]["drop"], stages="\n".join(f"- {stage(one)}" for one in stages), components=components,
+        tokens=tokens, images=sum(one["steps"] * one["recipe"]["batch"] for one in stages),
+        minutes=sum(one["seconds"] for one in stages) / 60,
         size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6,
         refine_steps=refine["steps"], refine_batch=refine["batch"], measured=measured(figures))
+
+
+def hardest() -> str:
+    """The classes of the further scenes, each with its share."""
+    return ", ".join(f"{name} ({HARD.count(name) / len(HARD):.0%})" for name in dict.fromkeys(HARD))
+
+
+def stage(one: dict) -> str:
+    """One part of the training."""
+    recipe, legs = one["recipe"], " and at step ".join(f"{leg:,}" for leg in one["legs"])
+    seen = "all scenes, the object counting for more, its outline for most" if one["focus"] else "the first scenes"
+    return (f"{one['steps']:,} steps of {recipe['batch']} images, {seen}: rate {recipe['rate']:g} falling to zero at step {legs} "
+            f"over the last {recipe['decay']:.0%}\n  of the way, weights averaged over {recipe['ema']:g}; "
+            f"{one['seconds'] / 60:.0f} minutes on {one['on']}")
 
 
 def measured(figures: dict) -> str:

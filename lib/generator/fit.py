@@ -49,21 +49,28 @@ class Examples:
     """What is learned: latents (views, n, c, h, w), e.g. an image and its mirror image, and what goes with each.
 
     `raw` is what `Generator.condition` takes: labels (n,), or token ids of several captions an image (n, k, tokens).
-    `channels` (c,) of mean 1 says how much each latent channel counts in the loss; all alike by default.
+    `channels` (c,) and `places` (views, n, h, w) say how much each counts in the loss; all alike by default.
     """
 
     latents: torch.Tensor
     raw: torch.Tensor
     channels: torch.Tensor | float = 1.0
+    places: torch.Tensor | None = None
 
-    def draw(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """n examples with replacement: latents (n, c, h, w) and raw conditions (n,) or (n, tokens)."""
+    def first(self, n: int) -> Examples:
+        """The first n, every place alike."""
+        return Examples(self.latents[:, :n], self.raw[:n], self.channels)
+
+    def draw(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """n examples with replacement: latents (n, c, h, w), conditions (n,) or (n, tokens), weights of places (n, 1, h, w)."""
         index = torch.randint(self.latents.shape[1], (n,), generator=rng)
         view = torch.randint(self.latents.shape[0], (n,), generator=rng)
+        latents = self.latents[view, index].float()
+        places = torch.ones(n, 1, 1, 1) if self.places is None else self.places[view, index].float()[:, None]
         if self.raw.ndim == 1:
-            return self.latents[view, index].float(), self.raw[index]
+            return latents, self.raw[index], places
         caption = torch.randint(self.raw.shape[1], (n,), generator=rng)
-        return self.latents[view, index].float(), self.raw[index, caption].long()
+        return latents, self.raw[index, caption].long(), places
 
 
 def fit(generator: Generator, examples: Examples, recipe: Recipe, folder: Path | None = None,
@@ -83,16 +90,16 @@ def fit(generator: Generator, examples: Examples, recipe: Recipe, folder: Path |
     with progress.track("fit generator", recipe.steps, start) as bar:
         for step in range(start, recipe.steps):
             rng = compute.generator(recipe.seed, "fit", step)
-            latents, raw = examples.draw(recipe.batch, rng)
+            latents, raw, places = examples.draw(recipe.batch, rng)
             raw[torch.rand(len(raw), generator=rng) < recipe.drop] = nothing
             noise, t = torch.randn(latents.shape, generator=rng), steps_of(len(latents), generator, rng, recipe.late)
-            latents, raw, noise, t = (whole[rank::ranks] for whole in (latents, raw, noise, t))
-            latents, noise = latents.to(generator.device), noise.to(generator.device)
+            latents, raw, places, noise, t = (whole[rank::ranks] for whole in (latents, raw, places, noise, t))
+            latents, places, noise = (part.to(generator.device) for part in (latents, places, noise))
 
             with torch.autocast(generator.device.type, torch.bfloat16, enabled=generator.device.type == "cuda"):
                 noisy = generator.blend(latents, noise, t)
                 output = generator.predict(noisy, t.to(noisy.device), generator.condition(raw))
-            error = (output.float() - generator.target(latents, noise, t)).square().mean((2, 3)) * examples.channels
+            error = ((output.float() - generator.target(latents, noise, t)).square() * places).mean((2, 3)) * examples.channels
             loss = (error.mean(1) * weight_of(t, generator, recipe.snr)).mean()
             loss.backward()
 

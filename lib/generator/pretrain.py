@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -37,30 +37,58 @@ VOCABULARY, TOKENS = 900, 24
 SHORT = ("{class}", "{class}, {hypernym}", "{class}, {definition}")  # what the study's recipes look like
 
 
-def pretrain(folder: Path, scenes: int, legs: Sequence[Recipe], refining: Recipe, device: torch.device,
+@dataclass(frozen=True)
+class Stage:
+    """A part of the U-Net's training with an optimiser of its own, from the averaged weights of the part before.
+
+    A stage with `focus` also sees the scenes of hard classes, and counts the object and its outline for more than the rest.
+    """
+
+    legs: tuple[Recipe, ...]  # the rate falls to zero at the end of each
+    focus: bool = False
+
+
+def pretrain(folder: Path, scenes: int, hard: int, stages: Sequence[Stage], refining: Recipe, device: torch.device,
              workers: int) -> Generator:
     """All steps in order; each leaves what it made in the folder, and of several processes one makes it."""
-    recipe = legs[-1]
     first = not dist.is_initialized() or dist.get_rank() == 0
     if first:
-        pool.render(folder / "pool", scenes, Design.resolution, workers)
-        autoencoder(folder / "vae", pool.load(folder / "pool", scenes).images, refining, device)
-        words(folder / "tokenizer", sayings(pool.load(folder / "pool", scenes)))
+        pool.render(folder / "web", pool.FIRST, scenes, Design.resolution, workers)
+        pool.render(folder / "hard", pool.FIRST + scenes, hard, Design.resolution, workers, pool.HARD)
+        autoencoder(folder / "vae", pool.load(folder / "web", scenes).images, refining, device)
+        words(folder / "tokenizer", sayings(pool.load(folder / "web", scenes)))
     if dist.is_initialized():
         dist.barrier()
-    web, vae = pool.load(folder / "pool", scenes), PatchAutoencoder.from_pretrained(folder / "vae")
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    generator = Generator.build(Design(), vae, tokenizer, seed=recipe.seed).to(device)
-    raw = tokenize(tokenizer, [text for texts in sayings(web) for text in texts])[0].to(torch.int16)
-    examples = Examples(latents(generator, web.images), raw.view(scenes, -1, TOKENS), vae.importance().to(device))
-    for leg in legs:  # what is behind is seen from the state and costs nothing
-        losses = fit(generator, examples, leg, folder / "unet", Log(folder))
+    vae, tokenizer = PatchAutoencoder.from_pretrained(folder / "vae"), CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    generator = Generator.build(Design(), vae, tokenizer, seed=stages[0].legs[0].seed).to(device)
+    every = examples(generator, pool.load(folder / "web", scenes) + pool.load(folder / "hard", hard))
+    plain, told = every.first(scenes), []
+    for k, stage in enumerate(stages):
+        log = Log(folder / f"stage-{k}")
+        for leg in stage.legs:  # what is behind is seen from the state and costs nothing
+            losses = fit(generator, every if stage.focus else plain, leg, folder / f"stage-{k}", log)
+        told.append({"legs": [leg.steps for leg in stage.legs], "focus": stage.focus, "recipe": asdict(stage.legs[-1]),
+                     "losses": losses} | log.read())
     if first:
-        facts = {"scenes": scenes, "first_seed": pool.FIRST, "recipe": asdict(recipe), "refine": asdict(refining),
-                 "legs": [leg.steps for leg in legs]}
-        facts |= Log(folder).read() | {"losses": losses}
+        facts = {"scenes": scenes, "hard": hard, "first_seed": pool.FIRST, "refine": asdict(refining), "stages": told}
         (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return generator
+
+
+def examples(generator: Generator, web: pool.Pool) -> Examples:
+    """What is learned of scenes: latents of both views, the sayings of each, and what counts for how much."""
+    raw = tokenize(generator.tokenizer, [text for texts in sayings(web) for text in texts])[0].to(torch.int16)
+    side = generator.shape[1]
+    return Examples(latents(generator, web.images), raw.view(len(web.labels), -1, TOKENS),
+                    generator.vae.importance().to(generator.device), places(web.masks, side))
+
+
+def places(masks: torch.Tensor, side: int) -> torch.Tensor:
+    """How much each place of the latents (views, n, side, side) counts: the object more than the rest, its outline most."""
+    share = masks.float().unflatten(1, (side, -1)).unflatten(3, (side, -1)).mean((2, 4))
+    weight = 0.6 + 2 * share + 3 * ((share > 0) & (share < 1))
+    weight = weight / weight.mean()
+    return torch.stack([weight, weight.flip(2)]).half()
 
 
 class Log:
@@ -68,6 +96,7 @@ class Log:
 
     def __init__(self, folder: Path):
         self.path, self.last = folder / "log.json", time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, step: int, generator: Generator) -> None:
         now = time.monotonic()
@@ -139,18 +168,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     ask.add_argument("--folder", type=Path, default=ROOT / ".store" / "pretrain", help="state, scenes and samples")
     ask.add_argument("--out", type=Path, default=SHIPPED, help="where the frozen model goes")
     ask.add_argument("--scenes", type=int, default=20000)
+    ask.add_argument("--hard", type=int, default=12000, help="more scenes, of the classes that are hardest to draw")
     ask.add_argument("--steps", type=int, nargs="+", default=[7200, 11400],
                      help="at which the rate has fallen to zero (and rises again), 64 pictures each")
+    ask.add_argument("--focused", type=int, nargs="+", default=[3400, 6400],
+                     help="the same of a second stage, with the hard scenes, in which objects count for more")
     ask.add_argument("--refine", type=int, default=2000, help="steps of the decoder's refinement, 64 pictures each")
     ask.add_argument("--device", default="auto")
     ask.add_argument("--workers", type=int, default=2, help="processes that render")
     given = ask.parse_args(argv)
-    legs = [Recipe(steps, batch=64, rate=1e-3, decay=0.5, ema=0.998, late=1.5, keep=200, meet=8) for steps in given.steps]
+    how = Recipe(0, batch=64, rate=1e-3, decay=0.5, ema=0.998, late=1.5, keep=200, meet=8)
+    focused = replace(how, rate=8e-4, keep=250, seed=1)
+    stages = [Stage(tuple(replace(how, steps=steps) for steps in given.steps)),
+              Stage(tuple(replace(focused, steps=steps) for steps in given.focused), focus=True)]
     refining = Recipe(given.refine, batch=64, rate=2e-3)
     device = compute.device(given.device)
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    generator = pretrain(given.folder, given.scenes, legs, refining, device, given.workers)
+    generator = pretrain(given.folder, given.scenes, given.hard, stages, refining, device, given.workers)
     if not dist.is_initialized() or dist.get_rank() == 0:
         generator.to("cpu").save(given.out, half=True)
         shutil.copy(given.folder / "training.json", given.out)

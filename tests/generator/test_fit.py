@@ -108,3 +108,12 @@ def test_min_snr_weights(prediction):
     weighted = weight_of(t, made, 5.0) * (output - made.target(clean, noise, t)).square().mean((1, 2, 3))
     assert torch.allclose(weighted, snr.clamp(max=5.0) * off.square().mean((1, 2, 3)), rtol=1e-3)
     assert torch.equal(weight_of(t, made, 0.0), torch.ones(3))
+
+
+def test_a_place_counts_in_the_loss_as_much_as_it_is_given():
+    one, plain = Recipe(1, batch=8, warmup=1), two_colours()
+    weight = torch.cat([torch.full((1, 32, 8, 4), 2.0), torch.zeros(1, 32, 8, 4)], 3)  # the left half alone, twice
+    swapped = weight.flip(3)
+    once, left, right = (fit(tiny.of_classes(), Examples(plain.latents, plain.raw, places=places), one)[0]
+                         for places in (None, weight, swapped))
+    assert left + right == pytest.approx(2 * once, rel=1e-5) and left != pytest.approx(right, rel=1e-5)
