@@ -49,6 +49,7 @@ class Remedy:
     k: int | None = None  # last blocks that learnt, 0: all, where it is a point of the curves of late layers
     part: str = ""  # of the gap, which its gain (over its control, where it has one) measures
     candidate: bool = True  # whether it may be chosen on the validation split
+    yardstick: bool = False  # no repair, but what one must beat: never counted among those that help
 
 
 def context(section, study, base: Recipe) -> dict[str, Any]:
@@ -102,6 +103,16 @@ def gains(found: pd.DataFrame, remedies: Mapping[str, Remedy], base: str) -> dic
 def helped(gain: Mapping[str, Mapping[str, float]]) -> bool:
     """Whether a remedy beats the base arm beyond chance and, where it has a control, that too."""
     return all(difference["low"] > 0 for difference in gain.values())
+
+
+def without(gains: Mapping[str, Any], remedies: Mapping[str, Remedy], real: int) -> Any | None:
+    """The gains of as many real images without a synthetic one, where that yardstick was tried."""
+    return next((gains[name] for name, one in remedies.items() if one.yardstick and one.real == real and name in gains), None)
+
+
+def repairs(gains: Mapping[str, Any], remedies: Mapping[str, Remedy]) -> dict[str, Any]:
+    """The gains without those of yardsticks."""
+    return {name: gain for name, gain in gains.items() if not remedies[name].yardstick}
 
 
 def seconds(store: Store, remedy: Remedy, known: Iterable[Recipe]) -> float:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.classifier import arms, fit
 from lib.report import plots, words
-from lib.report.figures import color, palette, value
+from lib.report.figures import color, marks, palette, value
 from lib.report.words import Result
 
 COLUMNS = {"arm": "Trained on", "wording": "Words", "guidance": "Guidance",
@@ -182,7 +182,8 @@ def lines(axes, points: pd.DataFrame, drawn: Mapping[str, Sequence[str]]) -> Non
         x, shade = own["real" if beside else "images"], color(f"real+{label.split()[0]}" if beside else label)
         axes.scatter(x, 100 * own["accuracy"], s=16, color=shade, alpha=0.5, linewidths=0)
         means = own.assign(x=x).groupby("x")["accuracy"].mean()
-        axes.plot(means.index, 100 * means, color=shade, linestyle="--" if beside else "-", label=label)
+        axes.plot(means.index, 100 * means, color=shade, linestyle="--" if beside else "-", label=label,
+                  marker=marks(list(drawn))[label])
         seen |= set(means.index)
     axes.set(xlabel="images", ylabel="accuracy (%)")
     _counted(axes, seen)
@@ -210,11 +211,11 @@ def exchange(axes, rates: pd.DataFrame) -> None:
 def mixture(axes, points: pd.DataFrame, drawn: Mapping[str, Sequence[str]]) -> None:
     """Accuracy over the share of real images in mixtures of one size, every seed as a dot."""
     for label, order in drawn.items():
-        own = points[points["arm"].isin(order)]
-        share, shade = 100 * own["real"] / own["images"], color(label.split()[0])
+        own, name = points[points["arm"].isin(order)], label.split()[0]
+        share, shade = 100 * own["real"] / own["images"], color(name)
         axes.scatter(share, 100 * own["accuracy"], s=16, color=shade, alpha=0.5, linewidths=0)
         means = own.assign(share=share).groupby("share")["accuracy"].mean()
-        axes.plot(means.index, 100 * means, color=shade, label=label.split()[0])
+        axes.plot(means.index, 100 * means, color=shade, label=name, marker=marks([name])[name])
     axes.set(xlabel="real images (%), the rest synthetic", ylabel="accuracy (%)")
     axes.legend()
 

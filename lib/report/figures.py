@@ -22,11 +22,11 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from lib.report import ReportError, sheet
-from lib.report.style import HEAT, RC, WIDTHS, color, embedded, palette, svg
+from lib.report.style import HEAT, RC, WIDTHS, color, embedded, marks, palette, svg
 from lib.report.tables import Column, Format, flat, html_table, missing, refuse_nan, scroll, value
 
 __all__ = [
-    "HEAT", "abstract", "begin", "color", "contact_sheet", "figure", "finding", "palette", "say", "show", "table",
+    "HEAT", "abstract", "begin", "color", "contact_sheet", "figure", "finding", "marks", "palette", "say", "show", "table",
     "value",
 ]  # fmt: skip
 ROWS_SHOWN = 40  # numbers of a figure that are folded into its caption; longer ones are only in the CSV

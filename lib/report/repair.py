@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from lib.repair import registry
 from lib.repair.late_layers import layers
-from lib.repair.registry import Remedy, helped
-from lib.report.figures import color, palette
+from lib.repair.registry import Remedy, helped, repairs
+from lib.report.figures import color, marks, palette
 from lib.report.tables import minus
 from lib.report.words import percent, points
 
+ALONE = "no synthetic image"
 Gains = Mapping[str, Mapping[str, Mapping]]
 PANELS = {"class": "Which classes\nare behind", "layer": "After which layer\nfeatures are behind",
           "cue": "What repairing\none cue gives back", "term": "What repairing the set\nof images gives back"}
@@ -33,15 +35,24 @@ def table(remedies: Mapping[str, Remedy], gains: Gains, tested: Mapping[str, Map
 
 def verdict(remedies: Mapping[str, Remedy], gains: Gains, base: str, gap: Mapping[str, float], few: int) -> str:
     """How many remedies help beyond chance, what the best closes of the gap, and what the best with `few` real images does."""
-    good = sorted((name for name in gains if helped(gains[name])), key=lambda name: -gains[name]["gain"]["mean"])
+    tried = repairs(gains, remedies)
+    good = sorted((name for name in tried if helped(tried[name])), key=lambda name: -tried[name]["gain"]["mean"])
     if not good:
-        return f"None of {len(gains)} remedies has a gain over {base} whose paired interval excludes zero."
+        return f"None of {len(tried)} remedies has a gain over {base} whose paired interval excludes zero."
     cheap = next((name for name in good if remedies[name].real <= few), good[0])
     also = "" if cheap == good[0] else (f" With at most {few:,} real images the best is: {cheap}, "
-                                        f"{points(gains[cheap]['gain'])}, {share(gains[cheap]['gain'], gap)}.")
-    some = f"{len(good)} of {len(gains)} remedies help" if len(good) > 1 else f"One of {len(gains)} remedies helps"
+                                        f"{points(gains[cheap]['gain'])}, {share(gains[cheap]['gain'], gap)}"
+                                        f"{without(remedies, gains, remedies[cheap].real)}.")
+    some = f"{len(good)} of {len(tried)} remedies help" if len(good) > 1 else f"One of {len(tried)} remedies helps"
     return (f"{some} beyond chance over {base} (and over its control, where it has one). {_capital(good[0])} gives "
-            f"{points(gains[good[0]]['gain'])}, {share(gains[good[0]]['gain'], gap)}.{also}")
+            f"{points(gains[good[0]]['gain'])}, {share(gains[good[0]]['gain'], gap)}"
+            f"{without(remedies, gains, remedies[good[0]].real)}.{also}")
+
+
+def without(remedies: Mapping[str, Remedy], gains: Gains, real: int) -> str:
+    """What as many real images give without a synthetic one, where that yardstick was tried."""
+    same = registry.without(gains, remedies, real)
+    return f" ({real:,} real images without a synthetic one, in as many steps: {points(same['gain'])})" if same else ""
 
 
 def share(gain: Mapping[str, float], gap: Mapping[str, float]) -> str:
@@ -98,7 +109,7 @@ def split(rows: Sequence[Mapping], gap: Mapping[str, float]) -> str:
 
 
 def chosen(choice, gain: Mapping[str, Mapping], tested: Mapping[str, float], gap: Mapping[str, float], held: int,
-           gains: Gains) -> str:
+           gains: Gains, remedies: Mapping[str, Remedy]) -> str:
     """What the validation images chose and what that is worth on test images; `gain` is empty where the base was chosen."""
     seen = (f"On {held:,} validation images {len(choice.shares)} candidates were compared; chosen: {choice.name} "
             f"({percent(choice.shares[choice.name])})")
@@ -106,7 +117,7 @@ def chosen(choice, gain: Mapping[str, Mapping], tested: Mapping[str, float], gap
     if not gain:
         return f"{seen}, which is the unrepaired arm.{also}"
     return (f"{seen}. It recognises {percent(tested)} of the test images, a gain of {points(gain['gain'])}: "
-            f"{share(gain['gain'], gap)}{alone(choice.name, gains)}.{also}")
+            f"{share(gain['gain'], gap)}{alone(choice.name, gains)}{without(remedies, gains, choice.remedy.real)}.{also}")
 
 
 def alone(name: str, gains: Gains) -> str:
@@ -127,12 +138,21 @@ def late(remedies: Mapping[str, Remedy], gains: Gains) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["m", "k", "depth", "layers", "gain"]).sort_values(["depth", "m"], ignore_index=True)
 
 
-def curves(axes, frame: pd.DataFrame, gap: Mapping[str, float]) -> None:
-    """Left: gain over real images, a line each depth that has several. Right: gain over depth. The whole gap is marked."""
+def yardsticks(remedies: Mapping[str, Remedy], gains: Gains) -> pd.DataFrame:
+    """Real images alone: m and gain."""
+    rows = [{"m": one.real, "layers": ALONE, "gain": gains[name]["gain"]} for name, one in remedies.items() if one.yardstick]
+    return pd.DataFrame(rows, columns=["m", "layers", "gain"]).sort_values("m", ignore_index=True)
+
+
+def curves(axes, frame: pd.DataFrame, gap: Mapping[str, float], alone: pd.DataFrame) -> None:
+    """Left: gain over real images, a line each depth that has several, and real images alone. Right: gain over depth."""
     left, right = axes
     lines = {name: rows for name, rows in frame.groupby("layers", sort=False) if len(rows) > 1}
+    shades, forms = palette(list(lines)), marks(list(lines))
     for shift, (name, rows) in enumerate(lines.items()):  # a little apart, so that both intervals are seen
-        _line(left, rows["m"] * 1.05**shift, rows["gain"], label=name, color=palette(list(lines))[name])
+        _line(left, rows["m"] * 1.05**shift, rows["gain"], label=name, color=shades[name], marker=forms[name])
+    if len(alone):
+        _line(left, alone["m"] / 1.05, alone["gain"], label=ALONE, color=color("ink"), marker="x", linestyle=":")
     m = frame["m"].mode().iloc[0]
     deep = frame[frame["m"] == m]
     _line(right, range(len(deep)), deep["gain"], color=color("ink"))
@@ -146,7 +166,7 @@ def curves(axes, frame: pd.DataFrame, gap: Mapping[str, float]) -> None:
         axis.axhline(0, linewidth=1, color=color("other"))
     left.annotate("as good as real training", (0, 100 * gap["mean"]), (4, -12), ("axes fraction", "data"), "offset points",
                   color=color("real"), fontsize=9)
-    if lines:
+    if lines or len(alone):
         left.legend(loc="lower right")
 
 
@@ -175,7 +195,7 @@ def parts(axes, rows: Sequence[Mapping], gap: Mapping[str, float]) -> None:
 
 def _line(axis, x, gain: Sequence[Mapping[str, float]], **look) -> None:
     mean, low, high = (np.array([100 * one[end] for one in gain]) for end in ("mean", "low", "high"))
-    axis.errorbar(list(x), mean, yerr=[mean - low, high - mean], fmt="o-", **look)
+    axis.errorbar(list(x), mean, yerr=[mean - low, high - mean], **({"marker": "o"} | look))
 
 
 def _sign(result: Mapping[str, float]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib.report.figures import color, palette, value
+from lib.report.figures import color, marks, palette, value
 from lib.report.tables import minus
 from lib.report.words import listed
 
@@ -223,7 +223,7 @@ def layers(axes, probed: Mapping[str, Mapping[str, Result]], alike: Mapping[str,
     """Left: accuracy of probes after each layer and of the own head. Right: CKA with the base arm."""
     for axis, table, scale in zip(axes, (probed, alike), (100, 1), strict=True):
         for k, (arm, rows) in enumerate(table.items()):
-            _line(axis, rows, arm, palette(list(table))[arm], scale, 0.06 * (k - (len(table) - 1) / 2))
+            _line(axis, rows, arm, list(table), scale, 0.06 * (k - (len(table) - 1) / 2))
     axes[0].axhline(100 / classes, linewidth=1, linestyle="--", color=color("other"))
     axes[0].set(ylabel="recognised (%)", ylim=(0, 101), title="probes on real images")
     axes[1].set(ylabel="CKA", ylim=(0, 1.02), title=f"likeness to {base}")
@@ -246,8 +246,7 @@ def damages(axes: Sequence, drawn: Mapping[str, Mapping[str, Mapping[str, Result
     labels = {"shift": "shift set", "fgsm": "ε (grey levels)", "pgd": "ε (grey levels)"}
     for axis, (kind, arms) in zip(axes, drawn.items(), strict=False):
         for k, (arm, rows) in enumerate(arms.items()):
-            shift, form = 0.05 * (k - (len(arms) - 1) / 2), "o" if kind == "shift" else "o-"
-            _line(axis, rows, arm, palette(list(arms))[arm], 100, shift, form)
+            _line(axis, rows, arm, list(arms), 100, 0.05 * (k - (len(arms) - 1) / 2), "" if kind == "shift" else "-")
         axis.set(title=kind.upper() if kind in ("fgsm", "pgd") else kind, ylim=(0, 101), xlim=(-0.4, len(rows) - 0.6),
                  xlabel=labels.get(kind, "severity"))
     for axis in axes[len(drawn):]:
@@ -261,7 +260,8 @@ def spider(axes, spokes: pd.DataFrame, base: str) -> None:
     angles = 2 * np.pi * np.arange(len(names)) / len(names)
     for arm, rows in spokes.groupby("arm", sort=False):
         lengths = rows.set_index("axis")["spoke"].loc[names].to_numpy()
-        axes.plot([*angles, angles[0]], [*lengths, lengths[0]], "o-", markersize=4, label=arm, color=palette(arms)[arm])
+        axes.plot([*angles, angles[0]], [*lengths, lengths[0]], marker=marks(arms)[arm], markersize=4, label=arm,
+                  color=palette(arms)[arm])
     better = spokes.drop_duplicates("axis").set_index("axis")["better"]
     said = [SHORT.get(name, name.replace(" to ", "\nto ")) for name in names]
     axes.set_xticks(angles, [f"{text} {ARROWS[better[name]]}" for text, name in zip(said, names, strict=True)])
@@ -297,12 +297,12 @@ def clear(middles: np.ndarray, room: np.ndarray) -> list[int]:
     return chosen
 
 
-def _line(axis, rows: Mapping[str, Result], name: str, colour: str, scale: float, shift: float = 0.0,
-          form: str = "o-") -> None:
+def _line(axis, rows: Mapping[str, Result], name: str, names: list[str], scale: float, shift: float = 0.0,
+          form: str = "-") -> None:
     """Mean and interval at each label, joined; shifted, so that the intervals of several lines do not hide each other."""
     mean, low, high = (np.array([one[end] for one in rows.values()]) * scale for end in ("mean", "low", "high"))
-    axis.errorbar(np.arange(len(rows)) + shift, mean, yerr=[mean - low, high - mean], fmt=form, capsize=0, markersize=4,
-                  linewidth=1.5, color=colour, label=name)
+    axis.errorbar(np.arange(len(rows)) + shift, mean, yerr=[mean - low, high - mean], fmt=marks(names)[name] + form, capsize=0,
+                  markersize=4, linewidth=1.5, color=palette(names)[name], label=name)
     axis.set_xticks(range(len(rows)), list(rows))
 
 

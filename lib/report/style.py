@@ -118,6 +118,13 @@ def palette(names: list[str]) -> dict[str, str]:
     return {name: known.get(name) or left[others.index(name) % len(left)] for name in names}
 
 
+def marks(names: list[str]) -> dict[str, str]:
+    """A mark for each name of a line plot, so that nobody needs the colours: sets keep their own, the others share the rest."""
+    own = dict(zip(("real", "sd", "cd", "di", "given"), "os^vP", strict=True))
+    others = [name for name in names if name not in own]
+    return {name: own.get(name) or "DXd<>*"[others.index(name) % 6] for name in names}
+
+
 def svg(figure: Figure) -> str:
     """The figure as SVG text that follows light and dark; the same figure gives the same bytes."""
     _refuse_jet(figure)

@@ -47,15 +47,23 @@ def made_of(parts: Gaps, repair: Mapping) -> str:
 
 def closed(repair: Mapping) -> str:
     """How many remedies help, and what the chosen combination gives back."""
-    good, tried, whole, choice = len(repair["helped"]), len(repair["gains"]), repair["gap"]["mean"], repair["choice"]
+    good, tried, whole, choice = len(repair["helped"]), repair["tried"], repair["gap"]["mean"], repair["choice"]
     some = {0: "No remedy helps", 1: f"One of {tried} remedies helps"}
     count = f"{some.get(good, f'{good} of {tried} remedies help')} beyond chance"
     if not choice["gain"] or whole <= 0:
         return f"{count}."
     gain = choice["gain"]["gain"]
-    return minus(f"{count}; the combination chosen on validation images ({choice['name']}) gives {100 * gain['mean']:+.1f} "
+    what = "combination" if "; then " in choice["name"] else "remedy"
+    return minus(f"{count}; the {what} chosen on validation images ({choice['name']}) gives {100 * gain['mean']:+.1f} "
                  f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}], {100 * gain['mean'] / whole:.0f} % of the gap"
-                 f"{alone(choice['name'], repair['gains'])}.")
+                 f"{alone(choice['name'], repair['gains'])}{_without(choice)}.")
+
+
+def _without(choice: Mapping) -> str:
+    """What as many real images give without a synthetic one, where that was tried."""
+    if not choice["without"]:
+        return ""
+    return f"; {choice['real']:,} real images without a synthetic one give {100 * choice['without']['gain']['mean']:+.1f}"
 
 
 COLUMNS = {"arm": "Trained on", "test": "Real test images", "gap": "Difference to real", "verdict": "Verdict",

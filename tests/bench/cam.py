@@ -14,9 +14,10 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import compute, workers
+from lib import workers
 from lib.classifier.model import Classifier, normal
 from lib.measure import attention
+from tests.bench import multiplied
 
 COUNT, SIZE, CLASSES, BATCHES, ROUNDS = 512, 64, 10, (16, 32, 64), 3
 
@@ -59,15 +60,12 @@ def library(model: Classifier, images: np.ndarray, labels: np.ndarray, batch: in
         return np.concatenate([cam(normal(pixels[i:i + batch]), targets[i:i + batch]) for i in range(0, len(images), batch)])
 
 
-def most(cores: int, side: int = 512, tries: int = 30) -> float:
-    """Maps a second if all cores did nothing but multiply, as fast as one of them multiplies large matrices now."""
+def most(cores: int) -> float:
+    """Maps a second if all cores did nothing but multiply."""
     model, images, _ = classifier(0)
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         model(normal(torch.from_numpy(images[:1])))
-    square = torch.randn(side, side)
-    with compute.one_thread():
-        seconds = min(timed(lambda: square @ square)[0] for _ in range(tries))
-    return cores * 2 * side**3 / seconds / counter.get_total_flops()
+    return multiplied(cores) / counter.get_total_flops()
 
 
 def timed(make) -> tuple[float, np.ndarray]:

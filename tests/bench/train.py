@@ -19,11 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from lib import compute, workers
+from lib import workers
 from lib.classifier import fit
 from lib.classifier.model import build, predict
 from lib.data import sources
 from lib.data.images import ImageSet
+from tests.bench import multiplied
 
 TRAIN, SIZE, WIDTH, BATCH, EPOCHS, RATE, ROUNDS = 1024, 64, 16, 32, 2, 0.1, 2
 TOLERANCE = 0.03  # by which our accuracy may be lower and still count as equal
@@ -52,14 +53,11 @@ def run() -> dict:
                     "side, the reference one with all cores"}
 
 
-def most(cores: int, side: int = 512, tries: int = 30) -> float:
-    """Images a second if all cores did nothing but multiply, as fast as one of them multiplies large matrices now."""
+def most(cores: int) -> float:
+    """Images a second if all cores did nothing but multiply."""
     with FlopCounterMode(display=False) as counter:
         build(10, SIZE, WIDTH).train()(torch.zeros(BATCH, 3, SIZE, SIZE)).sum().backward()
-    square = torch.randn(side, side, dtype=torch.bfloat16 if AMX else torch.float32)
-    with compute.one_thread():
-        seconds = min(timed(lambda k: square @ square, k)[0] for k in range(tries))
-    return cores * 2 * side**3 / seconds / (counter.get_total_flops() / BATCH)
+    return multiplied(cores, torch.bfloat16 if AMX else torch.float32) / (counter.get_total_flops() / BATCH)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from lib import settings
-from lib.classifier import fit
+from lib.classifier import arms, fit
 from lib.classifier.model import build, normal
 from lib.data import images
 from lib.measure import accuracy
@@ -109,6 +109,21 @@ def test_a_remedy_is_paired_with_its_base_and_its_control():
     assert gains["gain"]["mean"] == pytest.approx(0.201) and 0.19 < gains["gain"]["low"] < 0.2
     assert gains["gain"]["verdict"] == "better than sd" and gains["control"]["verdict"] == "worse than more steps"
     assert registry.helped({"gain": gains["gain"]}) and not registry.helped(gains)
+
+
+def test_real_images_alone_are_those_that_a_remedy_draws_in_as_many_steps_from_the_same_first_weights(store):
+    made = toys.world()
+    real, _ = split.parts(made.train, 0.2, 0)
+    whole = images.load(store.make(real))
+    (name, one), = registry.find("alone")(made.models, made.sets | {"real": real}, made.settings).items()
+    assert name == "no synthetic image, 24 real" and one.yardstick and not one.candidate
+    for base, recipe in zip(made.models["sd"], one.classifiers, strict=True):
+        assert recipe.seed == base.seed and recipe.settings["steps"] == base.settings["steps"] + made.settings["steps"]
+        drawn = arms.assemble(recipe.settings["arm"], {"real": whole}, recipe.seed, recipe.settings["base"])
+        assert drawn.seeds.tolist() == split.some(whole, 24, base.seed).seeds.tolist()
+    assert store.make(one.classifiers[0]).files
+    with pytest.raises(registry.RepairError, match="49 real images wanted, 48 are there"):
+        registry.find("alone")(made.models, made.sets | {"real": real}, made.settings | {"curve": [49]})
 
 
 def test_all_runs_from_the_recipe_and_real_images_repair_what_synthetic_ones_missed(store):

@@ -191,6 +191,8 @@ def test_arms_are_told_apart_without_red_or_green(theme):
 def test_an_arm_keeps_its_color():
     assert figures.color("0.1*real+sd") == figures.color("sd+real") == style.THEME["real+sd"][0]
     assert figures.palette(["cube", "real", "cone"])["real"] == figures.color("real")
+    forms = figures.marks(["real", "sd", "real+sd", "real+cd"])
+    assert len(set(forms.values())) == 4 and forms["sd"] == figures.marks(["sd"])["sd"]
     several = figures.palette(["real", *"abcdefgh"])
     assert len(set(several.values())) == 9
 
