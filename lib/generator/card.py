@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
-
-import numpy as np
 
 from lib.generator.pool import HARD
 
@@ -29,8 +28,9 @@ data: it knows the classes, in somewhat the wrong domain.
 ## Data
 
 {scenes:,} scenes of `lib.data.world` in style `web` (drawings, 3d renders, stock and vintage photographs), all classes alike,
-and {hard:,} more of {hardest}; seeds from {first_seed:,} on, each with its mirror image and five sayings: its caption twice, a
-short caption, two prompt recipes. No `photo` scene, the study's real domain, was seen.
+and {hard:,} more of {hardest}; seeds from {first_seed:,} on.
+Each comes with its mirror image and five sayings: its caption twice, a short caption, two prompt recipes. No `photo` scene, the
+study's real domain, was seen.
 
 ## Recipe and cost
 
@@ -45,8 +45,9 @@ In all {images:,} images, {minutes:.0f} minutes. The decoder's refinement: {refi
 
 ## Limits
 
-Ten solids, one at a time, at 64 px; nothing else. Prompts are cut after {tokens} tokens. Words that no caption used mean
-little: `multiple`, or a background that was not among the world's floors and walls, is mostly ignored.
+Ten solids, one at a time, at 64 px; nothing else. Straight edges come out wavy, corners rounded. Prompts are cut after
+{tokens} tokens. Words that no caption used mean little: `multiple`, or a background that was not among the world's floors and
+walls, is mostly ignored.
 """
 
 
@@ -72,23 +73,25 @@ def hardest() -> str:
 
 def stage(one: dict) -> str:
     """One part of the training."""
-    recipe, legs = one["recipe"], " and at step ".join(f"{leg:,}" for leg in one["legs"])
+    recipe, legs = one["recipe"], ", ".join(f"{leg:,}" for leg in one["legs"])
     seen = "all scenes, the object counting for more, its outline for most" if one["focus"] else "the first scenes"
-    return (f"{one['steps']:,} steps of {recipe['batch']} images, {seen}: rate {recipe['rate']:g} falling to zero at step {legs} "
-            f"over the last {recipe['decay']:.0%}\n  of the way, weights averaged over {recipe['ema']:g}; "
+    said = (f"{one['steps']:,} steps of {recipe['batch']} images, {seen}: rate {recipe['rate']:g}, falling over the last "
+            f"{recipe['decay']:.0%} of the way to zero at each of the steps {legs}; average of weights {recipe['ema']:g}; "
             f"{one['seconds'] / 60:.0f} minutes on {one['on']}")
+    return textwrap.fill(said, 125, subsequent_indent="  ")
 
 
 def measured(figures: dict) -> str:
     """The figures as tables."""
     classes = figures["classes"]
-    rows = {"photo scenes (real)": figures["judge_on_photo_scenes"], "web scenes (real)": figures["judge_on_web_scenes"]}
-    rows |= {f"prompted, guidance {guidance}": one["recognised"] for guidance, one in figures["prompted"].items()}
+    rows = {"photo scenes (real)": figures["photo"], "web scenes (real)": figures["web"]}
+    rows |= {f"prompted, guidance {guidance}": one for guidance, one in figures["prompted"].items()}
     lines = [f"What a classifier trained on {figures['judge_trained_on']:,} `photo` scenes recognises, in % "
-             f"({figures['images']} prompted images, `a photo of a ...`, 16 steps of DPM-Solver++; 1,000 scenes):", "",
+             "(`a photo of a ...`, 16 steps of DPM-Solver++; all with Wilson's 95 % interval and n):", "",
              f"| | all | {' | '.join(classes)} |", "|---|" + "---|" * (len(classes) + 1)]
-    lines += [f"| {name} | {100 * np.mean(row):.1f} | {' | '.join(f'{100 * share:.0f}' for share in row)} |"
-              for name, row in rows.items()]
+    for name, row in rows.items():
+        shares = " | ".join(f"{100 * one['mean']:.0f}" for one in row["classes"])
+        lines.append(f"| {name} | {between(row['all'])} | {shares} |")
     lines += ["", f"Sampling on {figures['machine']}, batch 64: " + ", ".join(
         f"{one['images_per_second']} images/s at guidance {guidance}" for guidance, one in figures["prompted"].items()) + "."]
     lines.append(weakest(figures))
@@ -102,5 +105,10 @@ def measured(figures: dict) -> str:
 def weakest(figures: dict) -> str:
     """The classes that the judge recognises least at the strongest guidance."""
     guidance, one = list(figures["prompted"].items())[-1]
-    worst = sorted(zip(one["recognised"], figures["classes"], strict=True))[:2]
-    return f"Weakest at guidance {guidance}: " + ", ".join(f"{name} ({100 * share:.0f} %)" for share, name in worst) + "."
+    worst = sorted(zip(one["classes"], figures["classes"], strict=True), key=lambda pair: pair[0]["mean"])[:2]
+    return f"Weakest at guidance {guidance}: " + ", ".join(f"{name} {between(share)}" for share, name in worst) + "."
+
+
+def between(share: dict) -> str:
+    """A share in % with its interval."""
+    return f"{100 * share['mean']:.1f} ({100 * share['low']:.1f} to {100 * share['high']:.1f}, n = {share['n']:,})"

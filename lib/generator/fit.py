@@ -87,7 +87,7 @@ def fit(generator: Generator, examples: Examples, recipe: Recipe, folder: Path |
     start, losses = resume(folder, weights, average, optimiser)
     nothing, recent = generator.nothing()[0], []
     _train_mode(generator, True)
-    with progress.track("fit generator", recipe.steps, start) as bar:
+    with progress.track("fit generator", recipe.steps, start, quiet=rank > 0) as bar:
         for step in range(start, recipe.steps):
             rng = compute.generator(recipe.seed, "fit", step)
             latents, raw, places = examples.draw(recipe.batch, rng)
@@ -121,6 +121,8 @@ def fit(generator: Generator, examples: Examples, recipe: Recipe, folder: Path |
                 losses.append(sum(recent) / len(recent))
                 recent = []
                 keep(folder if rank == 0 else None, step + 1, losses, weights, average, optimiser)
+                if ranks > 1:
+                    dist.barrier()  # none goes on from a state that is not written yet
                 if look is not None and rank == 0:
                     _swap(weights, average)
                     _train_mode(generator, False)

@@ -1,7 +1,7 @@
 """The shipped model from nothing: render web scenes, fit the autoencoder, train on captions, measure, freeze.
 
 `make pretrained` runs this. It can be stopped at any moment and goes on where it was; samples lie beside its state.
-Under torchrun its processes share every batch of the U-Net (see fit.py), which busy cores finish sooner.
+On processors two processes share every batch of the U-Net (see fit.py), which busy cores finish sooner than two threads.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -162,6 +163,13 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     return np.concatenate([np.concatenate(list(row), 1) for row in np.split(images, len(images) // columns)], 0)
 
 
+def together(processes: int, argv: Sequence[str]) -> None:
+    """Begin again as several processes of one thread each; what they made so far is where it was. Does not return."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "lib.generator.pretrain"]
+    os.execv(sys.executable, [sys.executable, *words, *argv])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """`python -m lib.generator.pretrain --help`."""
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -171,10 +179,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     ask.add_argument("--hard", type=int, default=12000, help="more scenes, of the classes that are hardest to draw")
     ask.add_argument("--steps", type=int, nargs="+", default=[7200, 11400],
                      help="at which the rate has fallen to zero (and rises again), 64 pictures each")
-    ask.add_argument("--focused", type=int, nargs="+", default=[3400, 6400],
+    ask.add_argument("--focused", type=int, nargs="+", default=[3400, 6400, 9400],
                      help="the same of a second stage, with the hard scenes, in which objects count for more")
     ask.add_argument("--refine", type=int, default=2000, help="steps of the decoder's refinement, 64 pictures each")
     ask.add_argument("--device", default="auto")
+    ask.add_argument("--processes", type=int, default=2, help="that share every batch, on processors")
     ask.add_argument("--workers", type=int, default=2, help="processes that render")
     given = ask.parse_args(argv)
     how = Recipe(0, batch=64, rate=1e-3, decay=0.5, ema=0.998, late=1.5, keep=200, meet=8)
@@ -183,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> None:
               Stage(tuple(replace(focused, steps=steps) for steps in given.focused), focus=True)]
     refining = Recipe(given.refine, batch=64, rate=2e-3)
     device = compute.device(given.device)
+    if "RANK" not in os.environ and device.type == "cpu" and given.processes > 1:
+        together(given.processes, sys.argv[1:] if argv is None else argv)
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     generator = pretrain(given.folder, given.scenes, given.hard, stages, refining, device, given.workers)

@@ -24,12 +24,12 @@ Result = dict[str, float]
 
 
 def measured(known: Mapping[str, np.ndarray], real: np.ndarray, seed: int) -> dict[str, dict[str, Result] | str]:
-    """FD-own, density and coverage of each set's features against real ones; of too few images, why there is no result."""
+    """FD-judge, density and coverage of each set's features against real ones; of too few images, why there is no result."""
     found = {}
     for name, values in known.items():
         try:
             four = fidelity.prdc(real, values, seed=seed, network="own")
-            found[name] = {"FD-own": fidelity.fd_interval(real, values, seed, network="own"),
+            found[name] = {"FD-judge": fidelity.fd_interval(real, values, seed, network="own"),
                            "density": four["density"], "coverage": four["coverage"]}
         except FidelityError as error:
             found[name] = f"not run: {error}"

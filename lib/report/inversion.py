@@ -157,17 +157,17 @@ def speeds(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def nearer(found: Mapping[str, Any], ours: str = "di", base: str = "sd") -> str:
-    """Which set is nearest to real images by FD-own and by coverage, and whether ours is nearer than the base."""
+    """Which set is nearest to real images by FD-judge and by coverage, and whether ours is nearer than the base."""
     sets = {name: rows for name, rows in found.items() if not isinstance(rows, str) and not name.startswith("real")}
     if not sets:
         return next((rows for rows in found.values() if isinstance(rows, str)), "No synthetic set to compare with.")
-    ranked = sorted(sets, key=lambda name: sets[name]["FD-own"]["mean"])
-    said = ", ".join(f"{name} {sets[name]['FD-own']['mean']:.2f} (coverage {100 * sets[name]['coverage']['mean']:.0f} %)"
+    ranked = sorted(sets, key=lambda name: sets[name]["FD-judge"]["mean"])
+    said = ", ".join(f"{name} {sets[name]['FD-judge']['mean']:.2f} (coverage {100 * sets[name]['coverage']['mean']:.0f} %)"
                      for name in ranked)
-    text = f"Nearest to unseen real images by FD-own is {ranked[0]}: {said}; n = {sets[ranked[0]]['coverage']['n']:,} a side."
+    text = f"Nearest to unseen real images by FD-judge is {ranked[0]}: {said}; n = {sets[ranked[0]]['coverage']['n']:,} a side."
     if not {ours, base} <= set(sets):
         return text
-    distance = _told(sets[base]["FD-own"], sets[ours]["FD-own"])
+    distance = _told(sets[base]["FD-judge"], sets[ours]["FD-judge"])
     covered = _told(sets[ours]["coverage"], sets[base]["coverage"])
     return f"{text} Against {base}, {ours} is {distance} by distance and {covered} by coverage."
 

@@ -24,6 +24,7 @@ from lib.generator.autoencoder import edge_ratio, psnr
 from lib.generator.card import card
 from lib.generator.model import SHIPPED, Generator, pixels
 from lib.generator.sample import Sampler, faults, sample
+from lib.measure.verdict import share
 from lib.paths import ROOT
 
 PHOTOS, WEB = 4_000_000_000, 5_000_000_000  # seeds of scenes that nothing else uses
@@ -47,10 +48,10 @@ def judge(n: int, size: int, epochs: int, kept: Path) -> Classifier:
     return load_weights(build(len(world.CLASSES), size, settings["width"], "resnet18", settings["stem"]), path)
 
 
-def per_class(model: Classifier, images: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Share of each class that the judge names rightly."""
-    said = predict(model, torch.from_numpy(images)).argmax(1).numpy()
-    return [round(float((said[labels == c] == c).mean()), 3) for c in range(len(world.CLASSES))]
+def per_class(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict:
+    """Share that the judge names rightly, of `all` and `classes` by class, each with its interval."""
+    right = predict(model, torch.from_numpy(images)).argmax(1).numpy() == labels
+    return {"all": share(right), "classes": [share(right[labels == c]) for c in range(len(world.CLASSES))]}
 
 
 def prompted(generator: Generator, n: int, sampler: Sampler):
@@ -79,24 +80,23 @@ def measure(folder: Path, n: int, guidances: list[float], photos: int, epochs: i
     model = judge(photos, size, epochs, kept)
     photo, web = scenes("photo", PHOTOS + photos, 1000, size), scenes("web", WEB, 1000, size)
     figures = {"machine": compute.describe(), "classes": world.CLASSES, "images": n, "judge_trained_on": photos,
-               "judge_on_photo_scenes": per_class(model, photo.images, photo.labels),
-               "judge_on_web_scenes": per_class(model, web.images, web.labels),
+               "photo": per_class(model, photo.images, photo.labels), "web": per_class(model, web.images, web.labels),
                "reconstruction_photo": reconstruction(generator, photo.images[:500]),
                "reconstruction_web": reconstruction(generator, web.images[:500]), "prompted": {}}
     for guidance in guidances:
         images, labels, seconds, wrong = prompted(generator, n, Sampler(guidance=guidance))
-        figures["prompted"][str(guidance)] = {"recognised": per_class(model, images, labels), "faults": wrong,
-                                              "images_per_second": round(n / seconds, 1)}
+        figures["prompted"][f"{guidance:g}"] = per_class(model, images, labels) | {
+            "faults": wrong, "images_per_second": round(n / seconds, 1)}
     return figures
 
 
 def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ask.add_argument("--folder", type=Path, default=SHIPPED)
-    ask.add_argument("--images", type=int, default=300)
+    ask.add_argument("--images", type=int, default=1000)
     ask.add_argument("--photos", type=int, default=10000)
     ask.add_argument("--epochs", type=int, default=16)
-    ask.add_argument("--guidance", type=float, nargs="+", default=[2.0, 4.0])
+    ask.add_argument("--guidance", type=float, nargs="+", default=[2.0, 4.0, 6.0])
     ask.add_argument("--kept", type=Path, default=ROOT / ".store" / "pretrain", help="where the judge lies")
     given = ask.parse_args()
     figures = measure(given.folder, given.images, given.guidance, given.photos, given.epochs, given.kept)

@@ -1,5 +1,8 @@
 """Training: learns, resumes as if nothing had been, leaves the autoencoder alone, weighs as published."""
 
+import time
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -80,6 +83,21 @@ def test_two_processes_equal_one(tmp_path):
     assert (guess(alone) - guess(tiny.of_classes())).abs().max() > 0.1
     for rank in (0, 1):  # guesses and not weights: Adam blows the rounding of gradients that ought to be zero up to a step
         assert torch.allclose(load_file(tmp_path / f"{rank}.safetensors")["guess"], guess(alone), atol=1e-3)
+
+
+def two_legs(rank, folder):
+    """One of two processes; the one that keeps the state takes its time."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lib.generator.fit.save_file", lambda *what, **more: (time.sleep(0.5), save_file(*what, **more)))
+        losses = [fit(tiny.of_classes(), two_colours(), replace(SHORT, steps=steps), folder / "state") for steps in (8, 12)]
+    save_file({"losses": torch.tensor([len(leg) for leg in losses])}, folder / f"{rank}.safetensors")
+
+
+def test_no_process_goes_on_from_a_state_that_another_is_still_writing(tmp_path):
+    torch.multiprocessing.start_processes(two_legs, (tmp_path,), nprocs=2, start_method="fork")
+    assert all(load_file(tmp_path / f"{rank}.safetensors")["losses"].tolist() == [2, 3] for rank in (0, 1))
 
 
 def test_rate_warms_up_stays_falls():

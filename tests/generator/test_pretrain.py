@@ -1,6 +1,9 @@
 """The shipped model's training, all of it in small: stages, what is kept, what counts for how much."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ from lib.data import world
 from lib.generator import pool, pretrain
 from lib.generator.card import stage
 from lib.generator.fit import Recipe
-from lib.generator.model import Design
+from lib.generator.model import Design, Generator
+from lib.paths import ROOT
 
 FEW = Recipe(2, batch=4, warmup=1, keep=2)
 STAGES = [pretrain.Stage((FEW,)), pretrain.Stage((FEW,), focus=True)]
@@ -38,6 +42,16 @@ def test_every_stage_is_told_and_a_second_run_makes_nothing_again(folder):
     again, twice = (once(folder) for _ in range(2))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == times
     assert all(torch.equal(p, q) for p, q in zip(again.learned(), twice.learned(), strict=True))
+
+
+def test_the_command_makes_a_model_in_two_processes(tmp_path):
+    few = "--scenes 6 --hard 2 --steps 2 4 --focused 2 4 --refine 2 --device cpu --folder work --out made".split()
+    done = subprocess.run([sys.executable, "-m", "lib.generator.pretrain", *few], capture_output=True, text=True, check=False,
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    stages = json.loads((tmp_path / "made" / "training.json").read_text())["stages"]
+    assert [one["legs"] for one in stages] == [[2, 4], [2, 4]] and [one["steps"] for one in stages] == [4, 4]
+    assert Generator.load(tmp_path / "made").resolution == Design.resolution
 
 
 def test_hard_scenes_have_their_classes_and_seeds_of_their_own(folder):

@@ -16,7 +16,7 @@ def test_a_nearer_set_is_measured_as_nearer_and_a_small_one_not_at_all():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(200, 4))
     found = nearness.measured({"near": rng.normal(size=(200, 4)), "far": 3 + rng.normal(size=(200, 4)), "few": real[:9]}, real, 0)
-    assert found["near"]["FD-own"]["high"] < found["far"]["FD-own"]["low"] == pytest.approx(36, rel=0.2)
+    assert found["near"]["FD-judge"]["high"] < found["far"]["FD-judge"]["low"] == pytest.approx(36, rel=0.2)
     assert found["near"]["coverage"]["low"] > found["far"]["coverage"]["high"] and found["far"]["density"]["mean"] < 0.1
     assert found["few"].startswith("not run: 9 images")
 

@@ -81,7 +81,7 @@ def test_speeds_name_what_saves_and_what_harms():
 
 
 def near(distance, covered, half=0.02):
-    return {"FD-own": result(distance, half), "density": result(0.5), "coverage": result(covered, half)}
+    return {"FD-judge": result(distance, half), "density": result(0.5), "coverage": result(covered, half)}
 
 
 def test_nearer_ranks_sets_and_judges_ours_against_the_base():
