@@ -6,15 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from lib.repair import late_layers
 from lib.repair.registry import Models, Remedy, RepairError
 from lib.store import Recipe
 
+FIRST = "synthetic images first"
+
 
 def remedy(models: Models, sets: Mapping[str, Recipe], settings: Mapping[str, Any]) -> dict[str, Remedy]:
-    """Classifiers of m real images alone, for the remedies' m and the largest of the curve: no repair, but what one must beat."""
+    """Classifiers of m real images alone, for the remedies' m and the largest of the curve: no repair, but what one must beat.
+
+    The control has seen the base's synthetic images before the same real ones, in as many steps: all layers of late_layers.
+    """
     counts = sorted({settings["images"], max([settings["images"], *settings["curve"]])})
-    return {f"no synthetic image, {m:,} real": Remedy(trained(models, sets, settings, m), real=m, changes="images",
-                                                      candidate=False, yardstick=True) for m in counts}
+    return {f"no synthetic image, {m:,} real": Remedy(
+        trained(models, sets, settings, m), real=m, changes="images", candidate=False, yardstick=True,
+        control=late_layers.trained(models, sets, settings, 0, m), controlled=FIRST) for m in counts}
 
 
 def trained(models: Models, sets: Mapping[str, Recipe], settings: Mapping[str, Any], count: int) -> list[Recipe]:

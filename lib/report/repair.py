@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.repair import registry
+from lib.repair.alone import FIRST
 from lib.repair.late_layers import layers
 from lib.repair.registry import Remedy, helped, repairs
 from lib.report.figures import color, marks, palette
@@ -42,17 +43,17 @@ def verdict(remedies: Mapping[str, Remedy], gains: Gains, base: str, gap: Mappin
     cheap = next((name for name in good if remedies[name].real <= few), good[0])
     also = "" if cheap == good[0] else (f" With at most {few:,} real images the best is: {cheap}, "
                                         f"{points(gains[cheap]['gain'])}, {share(gains[cheap]['gain'], gap)}"
-                                        f"{without(remedies, gains, remedies[cheap].real)}.")
+                                        f"{beside(without(remedies, gains, remedies[cheap].real))}.")
     some = f"{len(good)} of {len(tried)} remedies help" if len(good) > 1 else f"One of {len(tried)} remedies helps"
     return (f"{some} beyond chance over {base} (and over its control, where it has one). {_capital(good[0])} gives "
             f"{points(gains[good[0]]['gain'])}, {share(gains[good[0]]['gain'], gap)}"
-            f"{without(remedies, gains, remedies[good[0]].real)}.{also}")
+            f"{beside(without(remedies, gains, remedies[good[0]].real))}.{also}")
 
 
 def without(remedies: Mapping[str, Remedy], gains: Gains, real: int) -> str:
     """What as many real images give without a synthetic one, where that yardstick was tried."""
     same = registry.without(gains, remedies, real)
-    return f" ({real:,} real images without a synthetic one, in as many steps: {points(same['gain'])})" if same else ""
+    return f"{real:,} real images without a synthetic one, in as many steps: {points(same['gain'])}" if same else ""
 
 
 def share(gain: Mapping[str, float], gap: Mapping[str, float]) -> str:
@@ -74,7 +75,15 @@ def curve(remedies: Mapping[str, Remedy], gains: Gains) -> str:
     ends = [f"{100 * row['gain']['mean']:.1f} ({row['layers']})" for row in (deep.iloc[0], deep.iloc[-1])]
     more = (f"{_capital(first['layers'])} learning again gain {100 * first['gain']['mean']:.1f} points with {first['m']:,} real "
             f"images and {100 * last['gain']['mean']:.1f} with {last['m']:,}.") if len(long) > 1 else ""
-    return minus(f"{more} With {m:,} real images the gain goes from {ends[0]} to {ends[1]} points.".strip())
+    depth = f"With {m:,} real images the gain goes from {ends[0]} to {ends[1]} points."
+    return minus(f"{more} {depth}{instead(remedies, gains)}".strip())
+
+
+def instead(remedies: Mapping[str, Remedy], gains: Gains) -> str:
+    """Whether the same real images are better used without the synthetic ones."""
+    said = [f"with {one.real:,} {points(gains[name]['control'])} ({gains[name]['control']['verdict'].split(':')[0]})"
+            for name, one in remedies.items() if one.yardstick and "control" in gains[name]]
+    return f" Real images alone, in as many steps, against {FIRST}, all layers: {'; '.join(said)}." if said else ""
 
 
 def filters(remedies: Mapping[str, Remedy], gains: Gains) -> str:
@@ -117,13 +126,14 @@ def chosen(choice, gain: Mapping[str, Mapping], tested: Mapping[str, float], gap
     if not gain:
         return f"{seen}, which is the unrepaired arm.{also}"
     return (f"{seen}. It recognises {percent(tested)} of the test images, a gain of {points(gain['gain'])}: "
-            f"{share(gain['gain'], gap)}{alone(choice.name, gains)}{without(remedies, gains, choice.remedy.real)}.{also}")
+            f"{share(gain['gain'], gap)}"
+            f"{beside(alone(choice.name, gains), without(remedies, gains, choice.remedy.real))}.{also}")
 
 
 def alone(name: str, gains: Gains) -> str:
     """What the last part of a combination gives without the first, or nothing where there is but one part."""
     last = name.split("; then ")[-1]
-    return f" ({last} alone: {points(gains[last]['gain'])})" if last != name and last in gains else ""
+    return f"{last} alone: {points(gains[last]['gain'])}" if last != name and last in gains else ""
 
 
 def sieved(remedies: Mapping[str, Remedy]) -> list[str]:
@@ -196,6 +206,12 @@ def parts(axes, rows: Sequence[Mapping], gap: Mapping[str, float]) -> None:
 def _line(axis, x, gain: Sequence[Mapping[str, float]], **look) -> None:
     mean, low, high = (np.array([100 * one[end] for one in gain]) for end in ("mean", "low", "high"))
     axis.errorbar(list(x), mean, yerr=[mean - low, high - mean], **({"marker": "o"} | look))
+
+
+def beside(*notes: str) -> str:
+    """What is to be known beside a finding, in brackets."""
+    said = [note for note in notes if note]
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _sign(result: Mapping[str, float]) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from lib.report.repair import alone
+from lib.report.repair import alone, beside
 from lib.report.tables import minus
-from lib.report.words import Result, listed, percent
+from lib.report.words import Result, listed, percent, points
 
 Gaps = Mapping[str, Mapping]
 
@@ -56,14 +56,14 @@ def closed(repair: Mapping) -> str:
     what = "combination" if "; then " in choice["name"] else "remedy"
     return minus(f"{count}; the {what} chosen on validation images ({choice['name']}) gives {100 * gain['mean']:+.1f} "
                  f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}], {100 * gain['mean'] / whole:.0f} % of the gap"
-                 f"{alone(choice['name'], repair['gains'])}{_without(choice)}.")
+                 f"{beside(alone(choice['name'], repair['gains']), _without(choice))}.")
 
 
 def _without(choice: Mapping) -> str:
     """What as many real images give without a synthetic one, where that was tried."""
     if not choice["without"]:
         return ""
-    return f"; {choice['real']:,} real images without a synthetic one give {100 * choice['without']['gain']['mean']:+.1f}"
+    return f"{choice['real']:,} real images without a synthetic one: {points(choice['without']['gain'])}"
 
 
 COLUMNS = {"arm": "Trained on", "test": "Real test images", "gap": "Difference to real", "verdict": "Verdict",

@@ -117,6 +117,8 @@ def test_real_images_alone_are_those_that_a_remedy_draws_in_as_many_steps_from_t
     whole = images.load(store.make(real))
     (name, one), = registry.find("alone")(made.models, made.sets | {"real": real}, made.settings).items()
     assert name == "no synthetic image, 24 real" and one.yardstick and not one.candidate
+    last = registry.find("late_layers")(made.models, made.sets | {"real": real}, made.settings | {"blocks": [0]})
+    assert [recipe.key for recipe in one.control] == [recipe.key for recipe in last["all layers, 24 real"].classifiers]
     for base, recipe in zip(made.models["sd"], one.classifiers, strict=True):
         assert recipe.seed == base.seed and recipe.settings["steps"] == base.settings["steps"] + made.settings["steps"]
         drawn = arms.assemble(recipe.settings["arm"], {"real": whole}, recipe.seed, recipe.settings["base"])

@@ -32,12 +32,14 @@ def test_the_verdict_counts_what_helps_and_names_the_best():
 
 
 def test_real_images_alone_are_named_beside_a_remedy_and_never_counted_as_one():
-    gains = GAINS | {"no synthetic image, 960 real": {"gain": result(0.25)}}
+    gains = GAINS | {"no synthetic image, 960 real": {"gain": result(0.25), "control": result(0.05)}}
     said = repair.verdict(REMEDIES | YARDSTICK, gains, "sd", GAP, 240)
     assert said.startswith("3 of 4 remedies help") and "All layers, 960 real gives" in said
     assert "(960 real images without a synthetic one, in as many steps: 25.0 points ± 2.0 (n = 3))" in said
     assert said.count("without a synthetic one") == 1  # there is none of 240
     choice = SimpleNamespace(name="all", shares={"all": result(0.8)}, through=False, remedy=REMEDIES["all layers, 960 real"])
+    assert repair.curve(REMEDIES | YARDSTICK, gains).endswith(
+        "against synthetic images first, all layers: with 960 5.0 points ± 2.0 (n = 3) (better than sd).")
     assert "960 real images without a synthetic one" in repair.chosen(
         choice, {"gain": result(0.2)}, result(0.8), GAP, 240, gains, REMEDIES | YARDSTICK)
 

@@ -76,8 +76,8 @@ def test_what_the_gap_is_made_of(found, said):
                "+20.0 [+18.0, +22.0], 67 % of the gap."),
     (repair() | {"choice": repair()["choice"] | {"name": "filter; then late", "without": {"gain": result(0.15)}}},
      "One of 2 remedies helps beyond chance; the combination chosen on validation images (filter; then late) gives "
-     "+20.0 [+18.0, +22.0], 67 % of the gap (late alone: 10.0 points ± 1.0 (n = 3)); 800 "
-     "real images without a synthetic one give +15.0."),
+     "+20.0 [+18.0, +22.0], 67 % of the gap (late alone: 10.0 points ± 1.0 (n = 3); 800 "
+     "real images without a synthetic one: 15.0 points ± 1.0 (n = 3))."),
     (repair(gain=0, helped=()), "No remedy helps beyond chance."), (repair(gain=0), "One of 2 remedies helps beyond chance."),
     (repair(gain=0, helped=("late", "filter")), "2 of 2 remedies help beyond chance.")])
 def test_what_closes_it(found, said):
