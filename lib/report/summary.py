@@ -6,29 +6,38 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from lib.report.repair import alone, beside
+from lib.report.repair import beside
 from lib.report.tables import minus
-from lib.report.words import Result, listed, percent, points
+from lib.report.words import Result, listed, percent
 
 Gaps = Mapping[str, Mapping]
+WORDS, ARMS = 150, 4  # of an abstract at most; differences to name where all of them would be too many
 
 
 def abstract(data: Mapping, training: Mapping, parts: Mapping, repair: Mapping, small: bool) -> str:
     """The study in at most 150 words; `parts` and `repair` are the numbers of chapters 07 and 08."""
+    whole, brief = (told(data, training, parts, repair, small, brief) for brief in (False, True))
+    return whole if len(whole.split()) <= WORDS else brief
+
+
+def told(data: Mapping, training: Mapping, parts: Mapping, repair: Mapping, small: bool, brief: bool) -> str:
+    """The sentences of the abstract; brief without what the chapters say as well."""
     accuracy, base = training["accuracy"], "real" if "real" in training["accuracy"] else training["best"]
-    said = [
-        "Does a classifier trained on diffusion-made images see real images as well as one trained on real images?",
+    asked = "Does a classifier trained on diffusion-made images see real images as well as one trained on real images?"
+    said = [asked] * (not brief) + [
         f"Trained on {data['train']:,} images of source {data['source']} ({data['resolution']} pixels, {len(data['classes'])} "
         f"classes) it recognises {percent(accuracy[base]['test'])} of {data['test']:,} unseen real images.",
-        large(training["gaps"], base), made_of(parts["gap"], repair), closed(repair)]
+        large(training["gaps"], base, ARMS if brief else None), made_of(parts["gap"], repair), closed(repair, brief)]
     return " ".join(["This is a small run: few images and short training, so figures are low and uncertain."] * small + said)
 
 
-def large(gaps: Gaps, base: str) -> str:
-    """How the other arms stand to the base at equal optimiser steps, or that there are none."""
+def large(gaps: Gaps, base: str, first: int | None = None) -> str:
+    """How the other arms, or the first of them, stand to the base at equal optimiser steps, or that there are none."""
     if not gaps:
         return "No synthetic training set was part of this run, so it gives the baseline that they must be held against."
-    said = [f"{arm} {100 * gap['mean']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]" for arm, gap in gaps.items()]
+    said = [f"{arm} {ranged(gap)}" for arm, gap in gaps.items()][:first]
+    said += [f"{len(gaps) - len(said)} more in the table"] * (len(said) < len(gaps))
+    gaps = dict(list(gaps.items())[:first])
     beaten = [arm for arm, gap in gaps.items() if gap["high"] < 0]
     verdict = f"{listed(beaten)} teach{'es' * (len(beaten) == 1)} less" if beaten else "none teaches measurably less"
     return minus(f"With equal steps, in points against {base}: {'; '.join(said)}: {verdict}.")
@@ -45,25 +54,24 @@ def made_of(parts: Gaps, repair: Mapping) -> str:
     return f"{share} of {arm}'s gap stays when both classifiers get a new head from the same few real images: {verdict}."
 
 
-def closed(repair: Mapping) -> str:
-    """How many remedies help, and what the chosen combination gives back."""
+def closed(repair: Mapping, brief: bool = False) -> str:
+    """How many remedies help, and what the chosen one gives back; beside it, unless brief, what its parts and rivals do."""
     good, tried, whole, choice = len(repair["helped"]), repair["tried"], repair["gap"]["mean"], repair["choice"]
     some = {0: "No remedy helps", 1: f"One of {tried} remedies helps"}
     count = f"{some.get(good, f'{good} of {tried} remedies help')} beyond chance"
     if not choice["gain"] or whole <= 0:
         return f"{count}."
-    gain = choice["gain"]["gain"]
-    what = "combination" if "; then " in choice["name"] else "remedy"
-    return minus(f"{count}; the {what} chosen on validation images ({choice['name']}) gives {100 * gain['mean']:+.1f} "
-                 f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}], {100 * gain['mean'] / whole:.0f} % of the gap"
-                 f"{beside(alone(choice['name'], repair['gains']), _without(choice))}.")
+    gain, last = choice["gain"]["gain"], choice["name"].split("; then ")[-1]
+    what, notes = ("remedy", []) if last == choice["name"] else ("combination", [(f"{last} alone", repair["gains"].get(last))])
+    notes.append((f"{choice['real']:,} real images without a synthetic one", choice["without"]))
+    more = [f"{name}: {ranged(found['gain'])}" for name, found in notes if found and not brief]
+    return minus(f"{count}; the {what} chosen on validation images ({choice['name']}) gives {ranged(gain)}, "
+                 f"{100 * gain['mean'] / whole:.0f} % of the gap{beside(*more)}.")
 
 
-def _without(choice: Mapping) -> str:
-    """What as many real images give without a synthetic one, where that was tried."""
-    if not choice["without"]:
-        return ""
-    return f"{choice['real']:,} real images without a synthetic one: {points(choice['without']['gain'])}"
+def ranged(difference: Result) -> str:
+    """A difference in points with its interval, short."""
+    return minus(f"{100 * difference['mean']:+.1f} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]")
 
 
 COLUMNS = {"arm": "Trained on", "test": "Real test images", "gap": "Difference to real", "verdict": "Verdict",

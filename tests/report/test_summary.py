@@ -40,6 +40,14 @@ def test_the_abstract_fits_and_is_honest(arms, small):
     assert ("sd teaches less" in text) == ("sd" in arms) and ("real+sd +20.0 [+15.0, +25.0]" in text) == ("real+sd" in arms)
 
 
+def test_the_abstract_of_many_arms_and_long_names_still_fits():
+    arms = {"real": 0.9} | {f"real+sd@{k}x": 0.5 for k in range(30)}
+    name = f"filter by {'much ' * 9}; then late"
+    long = repair() | {"choice": repair()["choice"] | {"name": name, "without": {"gain": result(0.1)}}}
+    text = summary.abstract(DATA, training(**arms), parts(), long, True)
+    assert len(text.split()) <= 150 and "26 more in the table" in text and "without a synthetic one" not in text
+
+
 def test_limits_name_what_was_not_run():
     assert "Synthetic arms: not run in this profile." in summary.limits(DATA, training(real=0.9), False)
     assert not any("not run" in text for text in summary.limits(DATA, training(real=0.9, sd=0.5), False))
@@ -76,8 +84,8 @@ def test_what_the_gap_is_made_of(found, said):
                "+20.0 [+18.0, +22.0], 67 % of the gap."),
     (repair() | {"choice": repair()["choice"] | {"name": "filter; then late", "without": {"gain": result(0.15)}}},
      "One of 2 remedies helps beyond chance; the combination chosen on validation images (filter; then late) gives "
-     "+20.0 [+18.0, +22.0], 67 % of the gap (late alone: 10.0 points ± 1.0 (n = 3); 800 "
-     "real images without a synthetic one: 15.0 points ± 1.0 (n = 3))."),
+     "+20.0 [+18.0, +22.0], 67 % of the gap (late alone: +10.0 [+9.0, +11.0]; 800 "
+     "real images without a synthetic one: +15.0 [+14.0, +16.0])."),
     (repair(gain=0, helped=()), "No remedy helps beyond chance."), (repair(gain=0), "One of 2 remedies helps beyond chance."),
     (repair(gain=0, helped=("late", "filter")), "2 of 2 remedies help beyond chance.")])
 def test_what_closes_it(found, said):
