@@ -18,7 +18,7 @@ from lib import compute, progress
 from lib.data import given, images
 from lib.data.captions import article
 from lib.data.images import ImageSet
-from lib.generator import fit
+from lib.generator import fit, probe
 from lib.generator.autoencoder import PatchAutoencoder, refine
 from lib.generator.model import ClassTable, Design, Generator, GeneratorError, pixels
 from lib.generator.models import fingerprint, loaded
@@ -43,7 +43,8 @@ def trained(store: Store, recipe: Recipe) -> Parts:
         real = images.load(store.make(teacher))
         how = fit.Recipe(**wanted["fit"], seed=recipe.seed)
         generator = begin(wanted, real, recipe.seed).to(compute.device(wanted["device"]))
-        losses = fit.fit(generator, examples(generator, real, wanted["flip"]), how, state, Look(state, len(real.classes)))
+        way, look = probe.learning(store, generator, how.batch), Look(state, len(real.classes))
+        losses = fit.fit(generator, examples(generator, real, wanted["flip"]), how, state, look, way)
         pack(generator, path, {"losses": losses, "keep": how.keep, "classes": real.classes, "fit": asdict(how)})
         shutil.rmtree(state, ignore_errors=True)
     return {"generator.safetensors": write}

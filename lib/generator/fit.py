@@ -20,7 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lib import compute, progress
+from lib.generator import probe
 from lib.generator.model import Generator
+from lib.generator.probe import Way
 
 STATE = "state.safetensors"
 
@@ -74,13 +76,14 @@ class Examples:
 
 
 def fit(generator: Generator, examples: Examples, recipe: Recipe, folder: Path | None = None,
-        look: Callable[[int, Generator], None] | None = None) -> list[float]:
+        look: Callable[[int, Generator], None] | None = None, way: Way | None = None) -> list[float]:
     """Train in place; afterwards the generator holds the averaged weights. Returns the mean loss of each `keep` steps.
 
     With a folder the run can be stopped at any moment and goes on from its last checkpoint. `look(step, generator)` is
-    called at each checkpoint with the averaged weights in place, to draw samples as it goes.
+    called at each checkpoint with the averaged weights in place, to draw samples as it goes. `way` is what `probe.learning`
+    found to be fastest.
     """
-    weights = generator.learned()
+    way, weights = way or probe.candidates(generator.device, learning=True)[0], generator.learned()
     optimiser = torch.optim.AdamW(weights, recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True)
     average = [w.detach().clone() for w in weights]
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -96,7 +99,7 @@ def fit(generator: Generator, examples: Examples, recipe: Recipe, folder: Path |
             latents, raw, places, noise, t = (whole[rank::ranks] for whole in (latents, raw, places, noise, t))
             latents, places, noise = (part.to(generator.device) for part in (latents, places, noise))
 
-            with torch.autocast(generator.device.type, torch.bfloat16, enabled=generator.device.type == "cuda"):
+            with probe.lowered(generator.device, way):
                 noisy = generator.blend(latents, noise, t)
                 output = generator.predict(noisy, t.to(noisy.device), generator.condition(raw))
             error = ((output.float() - generator.target(latents, noise, t)).square() * places).mean((2, 3)) * examples.channels

@@ -25,13 +25,14 @@ from transformers import CLIPTokenizer
 from lib import compute, progress
 from lib.data import world
 from lib.data.captions import article
-from lib.generator import pool, prompts
+from lib.generator import pool, probe, prompts
 from lib.generator.autoencoder import PatchAutoencoder, refine
 from lib.generator.fit import Examples, Recipe, fit
 from lib.generator.model import SHIPPED, Design, Generator, pixels
 from lib.generator.sample import sample
 from lib.generator.text import build_tokenizer, tokenize
 from lib.paths import PARAMS, ROOT
+from lib.store import Store
 
 FACTS = PARAMS / "classes" / "world.yaml"
 VOCABULARY, TOKENS = 900, 24
@@ -63,11 +64,11 @@ def pretrain(folder: Path, scenes: int, hard: int, stages: Sequence[Stage], refi
     vae, tokenizer = PatchAutoencoder.from_pretrained(folder / "vae"), CLIPTokenizer.from_pretrained(folder / "tokenizer")
     generator = Generator.build(Design(), vae, tokenizer, seed=stages[0].legs[0].seed).to(device)
     every = examples(generator, pool.load(folder / "web", scenes) + pool.load(folder / "hard", hard))
-    plain, told = every.first(scenes), []
+    plain, told, way = every.first(scenes), [], probe.learning(Store(folder), generator, stages[0].legs[0].batch)
     for k, stage in enumerate(stages):
         log = Log(folder / f"stage-{k}")
         for leg in stage.legs:  # what is behind is seen from the state and costs nothing
-            losses = fit(generator, every if stage.focus else plain, leg, folder / f"stage-{k}", log)
+            losses = fit(generator, every if stage.focus else plain, leg, folder / f"stage-{k}", log, way)
         told.append({"legs": [leg.steps for leg in stage.legs], "focus": stage.focus, "recipe": asdict(stage.legs[-1]),
                      "losses": losses} | log.read())
     if first:

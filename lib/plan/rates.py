@@ -223,7 +223,8 @@ class Bench:
         made, scale = self.generator(**of)
         own, batch = with_table(made), batch if scale == 1 else 1
         examples = learning.Examples(torch.randn(1, BATCH, *own.shape), torch.arange(BATCH) % CLASSES)
-        return lambda n: learning.fit(own, examples, learning.Recipe(n, batch, 1e-6)), batch, scale
+        way = probe.learning(self.store, own, batch)
+        return lambda n: learning.fit(own, examples, learning.Recipe(n, batch, 1e-6), way=way), batch, scale
 
     # --- classifiers --------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,9 @@
 """Training images a second of a generator: ours against a plain loop over the same networks and picture files.
 
 The plain loop is what a first version looks like: a DataLoader of PNG files, the autoencoder and the text encoder in the
-loop, float32, one process. Ours encodes once, and shares the cores between two processes of one thread each. `most` is the
-ratio that multiplications alone would reach, each as fast as in a large matrix product: more is not to be had in float32.
+loop, float32, one process. Ours encodes once, shares the cores between two processes of one thread each, and computes in
+what the probe finds fastest: `way`. `most` is the ratio that multiplications alone would reach, each as fast as in a large
+matrix product of float32: more is not to be had in float32.
 """
 
 import os
@@ -26,8 +27,9 @@ from tests.bench import multiplied
 PICTURES, BATCH, STEPS = 256, 64, 6
 OURS = """
 import sys, time, torch, torch.distributed as dist
-from lib.generator import fit, sample
+from lib.generator import fit, probe
 from lib.generator.model import Generator
+from lib.store import Store
 import numpy as np
 dist.init_process_group("gloo")
 torch.set_num_threads(1)
@@ -36,13 +38,14 @@ pictures = torch.from_numpy(np.load(sys.argv[1]))
 from lib.generator.text import tokenize
 raw = tokenize(made.tokenizer, ["a photo of a cube"] * len(pictures))[0]
 examples = fit.Examples(made.encode(pictures)[None].half(), raw[:, None].to(torch.int16))
-how = dict(batch=int(sys.argv[2]), warmup=1, keep=10**6, meet=8)
-fit.fit(made, examples, fit.Recipe(1, **how))
+how, batch = dict(batch=int(sys.argv[2]), warmup=1, keep=10**6, meet=8), int(sys.argv[2])
+fit.fit(made, examples, fit.Recipe(1, **how), way=probe.learning(Store(sys.argv[4]), made, batch))
 made = Generator.load()
+way = probe.learning(Store(sys.argv[4]), made, batch)
 dist.barrier(); began = time.perf_counter()
-losses = fit.fit(made, examples, fit.Recipe(int(sys.argv[3]), **how))
+losses = fit.fit(made, examples, fit.Recipe(int(sys.argv[3]), **how), way=way)
 dist.barrier()
-if dist.get_rank() == 0: print("seconds", time.perf_counter() - began, losses[-1])
+if dist.get_rank() == 0: print("seconds", time.perf_counter() - began, losses[-1], f"{way.dtype}, {way.layout}, {way.attention}")
 """
 
 
@@ -55,10 +58,11 @@ def run() -> dict:
             cv2.imwrite(f"{folder}/{i}.png", image[..., ::-1])
         rounds = [(ours(Path(folder)), plain(Path(folder))) for _ in range(2)]
     best = [min(pair[k] for pair in rounds) for k in (0, 1)]
-    rates = [BATCH * STEPS / seconds for seconds, _ in best]
+    rates = [BATCH * STEPS / seconds for seconds, *_ in best]
     return {"unit": "images/s", "ours": round(rates[0], 1), "reference": round(rates[1], 1),
             "ratio": round(rates[0] / rates[1], 2), "equal": bool(abs(best[0][1] - best[1][1]) < 0.1 * best[1][1]),
-            "most": round(most(os.cpu_count() or 1) / rates[1], 2), "losses": [round(loss, 3) for _, loss in best]}
+            "most": round(most(os.cpu_count() or 1) / rates[1], 2), "losses": [round(loss, 3) for _, loss, *_ in best],
+            "way": best[0][2]}
 
 
 def most(cores: int) -> float:
@@ -72,15 +76,16 @@ def most(cores: int) -> float:
     return multiplied(cores) / (counter.get_total_flops() / BATCH)
 
 
-def ours(folder: Path) -> tuple[float, float]:
-    """Seconds and mean loss of STEPS steps of the project's own loop, two processes."""
+def ours(folder: Path) -> tuple[float, float, str]:
+    """Seconds and mean loss of STEPS steps of the project's own loop, two processes, and how they computed."""
     (folder / "ours.py").write_text(OURS)
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(folder / "ours.py"),
-             str(folder / "pictures.npy"), str(BATCH), str(STEPS)]
+             str(folder / "pictures.npy"), str(BATCH), str(STEPS), str(folder / "probed")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     told = subprocess.run(words, capture_output=True, text=True, check=True, env=environment).stdout
     line = next(line for line in told.splitlines() if line.startswith("seconds"))
-    return tuple(float(word) for word in line.split()[1:])
+    _, seconds, loss, way = line.split(maxsplit=3)
+    return float(seconds), float(loss), way
 
 
 class Files(torch.utils.data.Dataset):

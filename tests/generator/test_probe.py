@@ -1,10 +1,17 @@
-"""The probe takes the fastest way, and every way predicts the same."""
+"""The probe takes the fastest way, and every way predicts, and learns, the same."""
+
+import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
+from lib.generator import probe
+from lib.generator.fit import fit
 from lib.generator.probe import CLEARLY, Way, chosen, fastest, use, ways
+from lib.store import Store
 from tests.generator import tiny
+from tests.generator.test_fit import SHORT, guess, two_colours
 
 
 @pytest.mark.parametrize("way", ways("float32", "bfloat16"), ids=str)
@@ -17,6 +24,30 @@ def test_every_way_predicts_the_same(way):
         use(made, way)
         again = made.predict(latents.to(made.dtype), t, conditioning.to(made.dtype)).float()
     assert (again - expected).abs().max() < (1e-5 if way.dtype == "float32" else 0.1)
+
+
+@pytest.mark.parametrize("way", ways("float32", "bfloat16"), ids=str)
+def test_every_way_learns_the_same(way):
+    """The weights stay float32 in all; what they predict after eight steps differs by bfloat16's three digits."""
+    made, expected = (tiny.of_classes() for _ in range(2))
+    losses = fit(use(made, way, learning=True), two_colours(), SHORT, way=way)
+    plain = fit(expected, two_colours(), SHORT)
+    assert losses == pytest.approx(plain, rel=1e-4 if way.dtype == "float32" else 0.03)
+    assert (losses == pytest.approx(plain, rel=1e-6)) == (way.dtype == "float32")  # the way was taken
+    assert {p.dtype for p in made.learned()} == {torch.float32}
+    assert (guess(made) - guess(expected)).abs().max() < (1e-2 if way.dtype == "float32" else 0.1)
+
+
+def test_learning_is_timed_once_and_apart_from_running(tmp_path, monkeypatch):
+    made, store = tiny.of_classes(), Store(tmp_path)
+    way = probe.learning(store, made, 4)
+    probe.tuned(store, made)
+    told = [json.loads(path.read_text()) for path in (tmp_path / "probe").glob("*.json")]
+    assert len(told) == 2 and asdict(way) in [one["way"] for one in told]
+    assert all(len(one["images a second"]) == 8 for one in told)
+    assert not any(p.requires_grad or p.grad is not None for p in made.unet.parameters())
+    monkeypatch.setattr(probe, "fastest", None)  # a second look times nothing
+    assert probe.learning(store, made, 4) == way
 
 
 def test_near_ties_are_decided_alike():
