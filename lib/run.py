@@ -152,7 +152,7 @@ def publish(profile: str) -> Path:
         manifests[recipe.key] = store.make(recipe).manifest
     banner = {"profile": profile, "small": loaded.study.small, "device": run["device"], "seeds": loaded.study.seeds,
               "resolution": loaded.data.resolution, "git": run["git"][:10] + (" (changed)" if run["dirty"] else ""),
-              "last runs": progress.clock(run["total"])}
+              "last runs": f"{run['total'] / 60:.0f} min"}
     return page.publish([out / "notebooks" / f"{name}.ipynb" for name in names()], out / "report.html",
                         title=loaded.study.title, banner=banner, provenance=list(manifests.values()))
 

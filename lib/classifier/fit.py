@@ -82,17 +82,26 @@ def recipes(training, study, steps: int, flip: bool, sets: Mapping[str, Recipe],
 
 def planned(training, study, steps: int, flip: bool, sets: Mapping[str, Recipe], sizes: Mapping[str, int],
             points: Iterable[str] = ()) -> dict[str, list[Recipe]]:
-    """All classifiers of the settings: arms and points of curves by name, then `sd, equal epochs` and `sd, multicrop`."""
+    """All classifiers of the settings: arms and points of curves by name, then `sd, equal epochs` and, beside it, real in as many
+    steps, `real, 640 steps`, and `sd, multicrop`."""
     every = functools.partial(recipes, training, study, steps, flip, sets, sizes)
     longer = every("epochs", training.by_epochs)
+    beside = {seeds[0].settings["steps"] for seeds in longer.values()} - {steps}
+    rivals = {as_long("real", count): recipes(training, study, count, flip, sets, sizes, names=["real"])["real"]
+              for count in sorted(beside)} if "real" in training.arms else {}
     others = {name: every(recipe=name) for name in training.compare_recipes}
     return (every(names=dict.fromkeys([*training.arms, *points])) | {variant(arm): seeds for arm, seeds in longer.items()}
-            | {variant(arm, name): seeds for name, found in others.items() for arm, seeds in found.items()})
+            | rivals | {variant(arm, name): seeds for name, found in others.items() for arm, seeds in found.items()})
 
 
 def variant(arm: str, what: str = "equal epochs") -> str:
     """The name of those of an arm's classifiers that were trained otherwise."""
     return f"{arm}, {what}"
+
+
+def as_long(arm: str, steps: int) -> str:
+    """The name of an arm's classifiers that were trained for as many steps."""
+    return variant(arm, f"{steps:,} steps")
 
 
 def made(store: Store, classifiers: Mapping[str, list[Recipe]]) -> tuple[dict[str, list[Recipe]], dict[str, str]]:

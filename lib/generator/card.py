@@ -77,8 +77,14 @@ def stage(one: dict) -> str:
     seen = "all scenes, the object counting for more, its outline for most" if one["focus"] else "the first scenes"
     said = (f"{one['steps']:,} steps of {recipe['batch']} images, {seen}: rate {recipe['rate']:g}, falling over the last "
             f"{recipe['decay']:.0%} of the way to zero at each of the steps {legs}; average of weights {recipe['ema']:g}; "
-            f"{one['seconds'] / 60:.0f} minutes on {one['on']}")
+            f"noise levels u^(1/{recipe['late']:g}) of even u; {one['seconds'] / 60:.0f} minutes on {one['on']}, {shared(one)}")
     return textwrap.fill(said, 125, subsequent_indent="  ")
+
+
+def shared(one: dict) -> str:
+    """How many processes shared the batches."""
+    many = f"in {one['processes']} processes that share each batch, their weights averaged every {one['recipe']['meet']} steps"
+    return many if one["processes"] > 1 else "in one process"
 
 
 def measured(figures: dict) -> str:

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 from lib import compute
+from lib.generator.hub import INDEX
 from lib.generator.model import SHIPPED, Generator
 from lib.paths import ROOT
 
@@ -26,9 +27,9 @@ def source(model: str) -> str | Path:
 
 
 def fingerprint(model: str) -> str:
-    """A hash over the files of a local model, so that other weights make other sets; a hub id has its revision."""
+    """A hash over the parts of a local model, so that other weights make other sets; a hub id has its revision."""
     where = source(model)
     if not isinstance(where, Path):
         return ""
-    files = sorted(path for path in where.rglob("*") if path.suffix in (".json", ".safetensors", ".txt"))
+    files = [where / INDEX, *sorted(path for path in where.glob("*/*") if path.suffix in (".json", ".safetensors", ".txt"))]
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()[:20]

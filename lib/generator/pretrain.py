@@ -102,7 +102,8 @@ class Log:
 
     def __call__(self, step: int, generator: Generator) -> None:
         now = time.monotonic()
-        log = {"steps": step, "seconds": round(self.read().get("seconds", 0) + now - self.last), "on": compute.describe()}
+        log = {"steps": step, "seconds": round(self.read().get("seconds", 0) + now - self.last), "on": compute.describe(),
+               "processes": dist.get_world_size() if dist.is_initialized() else 1}
         self.path.write_text(json.dumps(log) + "\n", encoding="utf-8")
         sheet(generator, self.path.parent / f"step-{step:06}.png")
         self.last = now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from lib.compute import seed_of
 from lib.data import given, images
 from lib.data.images import ImageSet
 from lib.generator import conditional, probe, prompts
-from lib.generator.model import Generator, GeneratorError
+from lib.generator.model import SHIPPED, Generator, GeneratorError
 from lib.generator.models import fingerprint, loaded
 from lib.generator.sample import Drawn, Sampler, sample
 from lib.paths import PARAMS
@@ -133,7 +133,7 @@ def described(recipe: Recipe) -> str:
     wanted = recipe.settings
     if recipe.step == given.given.name:
         return f"Stable Diffusion 1.4's images, published as CIFAKE, read from {Path(wanted['path']).name}."
-    how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"])
+    how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"]) + guided(*wanted["sampler"]["guided"])
     if "recipe" in wanted:
         return f"Prompt: “{wanted['recipe']}”, {called(wanted['model'])}, {how}."
     if "alpha" in wanted:
@@ -141,6 +141,29 @@ def described(recipe: Recipe) -> str:
         return (f"Drawn around {learned['count']:,} embeddings of {learned['inversion']['steps']:,} updates each, "
                 f"α = {wanted['alpha']:g}, λ = {wanted['noise']:g}, {model(recipe)}, {how}.")
     return f"Trained {taught(recipe.upstream['generator'])}; {how}."
+
+
+def guided(first: float, last: float) -> str:
+    """Which part of the steps has guidance, where it is not all of them."""
+    part = f"from {first:.0%} to {last:.0%} of them" if first else f"in the first {last:.0%} of them"
+    return f" {part}".replace("%", " %") * ((first, last) != (0, 1))
+
+
+def learnt_from(recipe: Recipe) -> int:
+    """How many real images of the study had a part in making a set."""
+    model, learned = recipe.upstream.get("generator"), recipe.upstream.get("embeddings")
+    if model is not None and "real" in model.upstream:
+        return model.upstream["real"].settings["count"]
+    return learned.settings["count"] if learned is not None else 0
+
+
+def prior(recipes: Mapping[str, Recipe]) -> str:
+    """What the shipped model itself took to train, if these sets begin with it."""
+    of = [name for name, recipe in recipes.items() if '"shipped"' in json.dumps(recipe.to_json())]
+    stages = json.loads((SHIPPED / "training.json").read_text(encoding="utf-8"))["stages"]
+    spent = sum(one["seconds"] for one in stages) / 60
+    return (f" Not counted, since it ships with the project: {spent:.0f} minutes that the model took to train with which "
+            f"{' and '.join([', '.join(of[:-1]), of[-1]] if len(of) > 1 else of)} begin{'s' * (len(of) == 1)}.") if of else ""
 
 
 def model(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 from scipy import stats
+from scipy.spatial.distance import cdist
 
 from lib import compute
 from lib.classifier import fit
@@ -31,16 +32,21 @@ def believed(store: Store, classifier: Recipe, pictures: Recipe, device: str) ->
     return load_file(made.path("logits.safetensors"))["logits"].double().softmax(1).numpy()
 
 
-def share(hits: np.ndarray) -> dict[str, float]:
+def share(right: np.ndarray) -> dict[str, float]:
     """Share of True in (n,) as `{mean, low, high, n}`, Wilson's 95 % interval: the images vary, the judge is one."""
-    low, high = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
-    return {"mean": float(hits.mean()), "low": float(low), "high": float(high), "n": len(hits)}
+    low, high = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    return {"mean": float(right.mean()), "low": float(low), "high": float(high), "n": len(right)}
+
+
+def hits(probabilities: np.ndarray, images: ImageSet) -> np.ndarray:
+    """Of each image (n,) whether it is taken for what it was meant to be."""
+    return probabilities.argmax(1) == images.labels
 
 
 def recognised(probabilities: np.ndarray, images: ImageSet) -> dict[str, dict[str, float]]:
     """Share of all images, and of each class's, that are taken for what they were meant to be: `{all, class, ...}`."""
-    hits = probabilities.argmax(1) == images.labels
-    return {"all": share(hits)} | {name: share(hits[images.labels == k]) for k, name in enumerate(images.classes)}
+    right = hits(probabilities, images)
+    return {"all": share(right)} | {name: share(right[images.labels == k]) for k, name in enumerate(images.classes)}
 
 
 def strangest(probabilities: np.ndarray, images: ImageSet, count: int) -> np.ndarray:
@@ -48,18 +54,41 @@ def strangest(probabilities: np.ndarray, images: ImageSet, count: int) -> np.nda
     return np.argsort(probabilities[np.arange(len(images)), images.labels])[:count]
 
 
-def variety(images: ImageSet, seed: int = 0, pairs: int = 2000) -> dict[str, float]:
-    """Mean distance of two images of one class, in grey levels of 8 x 8 thumbnails, with its interval over pairs."""
-    rng = np.random.default_rng(seed)
-    small = checks.thumbnails(images.images)
-    one, two = rng.integers(len(images), size=(2, 40 * pairs))
-    alike = np.flatnonzero((images.labels[one] == images.labels[two]) & (one != two))[:pairs]
-    if len(alike) < 2:
+def variety(images: ImageSet) -> dict[str, float]:
+    """Mean distance of all pairs of one class, in grey levels of 8 x 8 thumbnails; its interval is a jackknife over images."""
+    small, apart, pairs = checks.thumbnails(images.images), np.zeros(len(images)), np.zeros(len(images))
+    for label in np.unique(images.labels):  # of each image, the sum of its distances, and to how many
+        own = np.flatnonzero(images.labels == label)
+        apart[own] = (cdist(small[own], small[own]) / np.sqrt(small.shape[1])).sum(1)
+        pairs[own] = len(own) - 1
+    if not pairs.any():
         raise ValueError(f"{len(images)} images hold no two of one class to compare; raise generation.sweep")
-    apart = np.sqrt(np.square(small[one[alike]] - small[two[alike]]).mean(1))
-    half = 1.96 * apart.std(ddof=1) / np.sqrt(len(apart))
-    return {"mean": float(apart.mean()), "low": float(apart.mean() - half), "high": float(apart.mean() + half),
-            "n": len(apart)}
+    mean, left = apart.sum() / pairs.sum(), pairs.sum() - 2 * pairs
+    without = np.where(left > 0, (apart.sum() - 2 * apart) / np.maximum(left, 1), apart.sum() / pairs.sum())
+    half = 1.96 * np.sqrt((len(images) - 1) / len(images) * np.square(without - without.mean()).sum())
+    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half), "n": len(images)}
+
+
+def moved(images: ImageSet, others: ImageSet) -> float:
+    """Mean distance of images at the same positions, in grey levels of 8 x 8 thumbnails: what other words do to one noise."""
+    one, two = (checks.thumbnails(part.images) for part in (images, others))
+    return float(np.sqrt(np.square(one - two).mean(1)).mean())
+
+
+def apart(hits: np.ndarray, others: np.ndarray) -> float:
+    """Exact McNemar p of two sets whose images (n,) were drawn from the same noise: whether one is recognised more."""
+    gained, lost = int((hits & ~others).sum()), int((others & ~hits).sum())
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def sweep(store: Store, judge: Recipe, points: Mapping[tuple, Recipe], sets: Mapping[tuple, ImageSet],
+          device: str) -> list[dict]:
+    """A row a point (recipe, guidance), the first of which is in use: what the judge recognises, how much images of a class vary,
+    and against the first from the same noise McNemar's p and the grey levels by which images differ."""
+    right = {key: hits(believed(store, judge, recipe, device), sets[key]) for key, recipe in points.items()}
+    used = next(iter(points), None)
+    return [{"recipe": key[0], "guidance": key[1], "recognised": share(right[key]), "variety": variety(part),
+             "p": apart(right[key], right[used]), "moved": moved(part, sets[used])} for key, part in sets.items()]
 
 
 def table(verdicts: Mapping[str, dict]) -> pd.DataFrame:

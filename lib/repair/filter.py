@@ -112,7 +112,7 @@ def remedy(models: Models, sets: Mapping[str, Recipe], settings: Mapping[str, An
     filters = {f"filter by {by}": Remedy(further([part] * len(random)), real=settings["fit"], changes="images", control=random,
                                          controlled=RANDOM, part=PARTS[by])
                for by, part in sets_of(sets, models["judge"][0], settings).items()}
-    return filters | {"no filter, as many steps": Remedy(trained(models, sets, settings, 0, 0), real=0, changes="images",
+    return filters | {"all images, more steps": Remedy(trained(models, sets, settings, 0, 0), real=0, changes="images",
                                                          control=random, controlled=RANDOM, part="diversity")}
 
 

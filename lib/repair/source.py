@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lib.generator.sets import learnt_from
 from lib.repair.registry import Models, Remedy, RepairError
 from lib.store import Recipe
 
@@ -17,5 +18,5 @@ def remedy(models: Models, sets: Mapping[str, Recipe], settings: Mapping[str, An
     if not others:
         raise RepairError(f"no other synthetic set than {settings['base']} is an arm of this profile")
     return {f"{SAID.get(name, name)} ({name}) instead": Remedy(
-        models[name], real=settings["train"] if name in ("cd", "di") else 0, changes="images", candidate=False)
+        models[name], real=learnt_from(sets[name]), changes="images", candidate=False)
         for name in others}

@@ -8,13 +8,16 @@ import numpy as np
 import pandas as pd
 
 from lib.classifier import arms, fit
+from lib.measure import accuracy
 from lib.report import plots, words
 from lib.report.figures import color, marks, palette, value
 from lib.report.words import Result
+from lib.store import Recipe
 
 COLUMNS = {"arm": "Trained on", "wording": "Words", "guidance": "Guidance",
            "images": "Images", "steps": "Steps", "accuracy": "Accuracy", "balanced": "Balanced accuracy",
-           "auroc": "AUROC", "top5": "Top-5", "gap": "Difference to {base}", "p": "p", "verdict": "Verdict",
+           "auroc": "AUROC", "top5": "Top-5", "rival": "Real in as many steps", "gap": "Difference to {base}", "p": "p",
+           "verdict": "Verdict",
            "ece": "Calibration error", "seen": "Recognised by {base}-trained", "change": "Change from equal steps"}
 EMPTY = {"by_epochs": "arms at equal epochs", "compare_recipes": "other recipes of augmentation", "shares": "few real images",
          "counts": "more and fewer synthetic images", "helped": "few real images beside a whole synthetic set",
@@ -67,15 +70,27 @@ def seen(found: Mapping[str, Result], base: str, test: Result) -> str:
     return f"Classifiers trained on {base} recognise {words.listed(said)}, {words.percent(test)} of the real test images{why}."
 
 
-def budgets(table: Mapping[str, Mapping], gaps: Mapping[str, Mapping], changes: Mapping[str, Mapping],
-            sizes: Mapping[str, int], steps: int) -> pd.DataFrame:
-    """One row an arm at equal epochs: its images and steps, accuracy, difference to the base and to itself at equal steps."""
+def rivals(every: pd.DataFrame, again: Mapping[str, str], made: Mapping[str, Sequence[Recipe]]) -> dict[str, dict]:
+    """Of each arm at equal epochs (`again`: label to arm) the accuracy of real in as many steps, and the difference to it."""
+    found, tested = {}, every[every["set"] == "test"]
+    for label, arm in again.items():
+        rival = fit.as_long("real", made[label][0].settings["steps"])
+        if rival in made:
+            pair = tested[tested["arm"].isin([label, rival])]
+            found[arm] = {"accuracy": accuracy.table(pair)[rival]["test"], "gap": accuracy.against(pair, rival)[label]}
+    return found
+
+
+def budgets(table: Mapping[str, Mapping], gaps: Mapping[str, Mapping], rivals: Mapping[str, Mapping],
+            changes: Mapping[str, Mapping], sizes: Mapping[str, int], steps: int) -> pd.DataFrame:
+    """One row an arm at equal epochs: its images and steps, accuracy, that of the base in as many steps (`rivals`) and the
+    difference to it, and the difference to itself at equal steps."""
     base = sizes.get("real", max(sizes.values()))
     found = []
     for arm, results in table.items():
         count = arms.size(arm, sizes)
         found.append({"arm": arm, "images": count, "steps": int(np.ceil(steps * count / base)), "accuracy": results["test"],
-                      **_gap(gaps.get(arm)), "change": changes.get(fit.variant(arm), "–")})
+                      "rival": rivals.get(arm, "–"), **_gap(gaps.get(arm)), "change": changes.get(fit.variant(arm), "–")})
     return pd.DataFrame(found)
 
 
@@ -85,8 +100,10 @@ def longer(frame: pd.DataFrame, left: Sequence[str]) -> str:
     for row in frame[frame["change"] != "–"].to_dict("records"):
         change = row["change"]
         moved = "the steps matter" if change["low"] > 0 or change["high"] < 0 else "no difference that could be told"
+        rival = (f"real in as many steps reaches {words.percent(row['rival'])}, and {row['arm']} is {row['verdict']}"
+                 if row["rival"] != "–" else f"it is then {row['verdict']}, which was not trained in as many steps")
         said.append(f"With as many passes over its images as real gets ({row['steps']:,} steps, real has {base:,}), {row['arm']} "
-                    f"changes by {words.points(change)}: {moved}. It is then {row['verdict']}.")
+                    f"changes by {words.points(change)}: {moved}; {rival}.")
     if left:
         said.append(f"Of another size and not run at equal epochs: {', '.join(left)} (training.by_epochs).")
     return " ".join(said) or "Every arm has as many images as real, so equal steps are equal epochs."
@@ -126,12 +143,14 @@ def empty(settings, names: Sequence[str]) -> str:
     return f"Not run in this profile, since the setting is empty: {'; '.join(left)}." if left else ""
 
 
-def traded(found: pd.DataFrame) -> str:
-    """What one real image is worth: a frame of `curves.trades`."""
+def traded(found: pd.DataFrame, learnt: Mapping[str, int] | None = None) -> str:
+    """What one real image is worth: a frame of `curves.trades`; `learnt` are real images that a set's own generator saw."""
     if found.empty:
         return "No exchange rate: training.traded names no set."
     missing, there = found[found["real"].isna()], found[found["real"].notna()]
     said = [f"{'. '.join(map(_traded, part.to_dict('records')))}." for _, part in there.groupby("set", sort=False)]
+    said += [f"The generator of {name} had itself learnt from {count:,} real images." for name, count in (learnt or {}).items()
+             if count and name in set(there["set"])]
     return " ".join(said + [f"{name}: {why}." for name, why in zip(missing["set"], missing["said"], strict=True)])
 
 

@@ -37,10 +37,11 @@ def introduced(made: Mapping[str, Recipe]) -> str:
     said = {"lib.generator.sets.prompted": "{} is asked for each class in words, by a text-to-image model that never saw a "
                                            "real image of this study",
             "lib.data.given.given": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
-            "lib.generator.sets.conditioned": "{} knows classes instead of words and was trained on the real training images",
-            "lib.generator.embeddings.inverted": "{}, from the chapter before, is drawn between and around embeddings of real "
-                                                 "training images"}
-    return f"{'. '.join(said[recipe.step].format(name) for name, recipe in made.items())}."
+            "lib.generator.sets.conditioned": "{} knows classes instead of words; its generator was trained {taught}",
+            "lib.generator.embeddings.inverted": "{} is drawn between and around embeddings of real training images"}
+    taught = {name: sets.taught(recipe.upstream["generator"]) for name, recipe in made.items()
+              if recipe.step == sets.conditioned.name}
+    return f"{'. '.join(said[recipe.step].format(name, taught=taught.get(name)) for name, recipe in made.items())}."
 
 
 def curves(inverted: Inverted, marks: Sequence[int]) -> pd.DataFrame:
@@ -162,9 +163,11 @@ def nearer(found: Mapping[str, Any], ours: str = "di", base: str = "sd") -> str:
     if not sets:
         return next((rows for rows in found.values() if isinstance(rows, str)), "No synthetic set to compare with.")
     ranked = sorted(sets, key=lambda name: sets[name]["FD-judge"]["mean"])
-    said = ", ".join(f"{name} {sets[name]['FD-judge']['mean']:.2f} (coverage {100 * sets[name]['coverage']['mean']:.0f} %)"
-                     for name in ranked)
-    text = f"Nearest to unseen real images by FD-judge is {ranked[0]}: {said}; n = {sets[ranked[0]]['coverage']['n']:,} a side."
+    covers = sorted(sets, key=lambda name: -sets[name]["coverage"]["mean"])
+    far = ", ".join(f"{name} {sets[name]['FD-judge']['mean']:.2f}" for name in ranked)
+    covered = ", ".join(f"{name} {100 * sets[name]['coverage']['mean']:.0f} %" for name in covers)
+    text = (f"Nearest to unseen real images by FD-judge is {ranked[0]} ({far}), by coverage {covers[0]} ({covered}); "
+            f"n = {sets[ranked[0]]['coverage']['n']:,} a side.")
     if not {ours, base} <= set(sets):
         return text
     distance = _told(sets[base]["FD-judge"], sets[ours]["FD-judge"])

@@ -33,7 +33,8 @@ def sweep(axes, points: pd.DataFrame, recipe: str, guidance: float) -> None:
     x, y = (np.array([[result[end] for end in ends] for result in along[what]]).T for what in ("variety", "recognised"))
     left.errorbar(x[0], 100 * y[0], xerr=abs(x[1:] - x[0]), yerr=100 * abs(y[1:] - y[0]), fmt="o-", color=color("sd"))
     for pull, *at in zip(along["guidance"], x[0], 100 * y[0], strict=True):
-        left.annotate(f"{pull:g}", at, xytext=(6, 6), textcoords="offset points")
+        left.annotate(f"{pull:g}", at, xytext=(7, 7), textcoords="offset points",
+                      bbox={"facecolor": color("paper"), "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
     left.set(xlabel="variety within a class (grey levels)", ylabel="recognised (%)", title="guidance", ylim=(0, 101))
     said = points[points["guidance"] == guidance]
     dots(right, {"sd": dict(zip(said["recipe"], said["recognised"], strict=True))})

@@ -87,14 +87,14 @@ def instead(remedies: Mapping[str, Remedy], gains: Gains) -> str:
 
 
 def filters(remedies: Mapping[str, Remedy], gains: Gains) -> str:
-    """Which filters beat a random one of the same size."""
+    """Which filters beat a random one of the same size, and how they stand to the base itself."""
     found = {name: gains[name]["control"] for name in sieved(remedies)}
     if not found:
         return "Filters are not among this profile's remedies."
-    good, bad = ([name for name, one in found.items() if sign(one) > 0] for sign in (_sign, lambda one: -_sign(one)))
-    said = [f"{_all(good)} {'beats' if len(good) == 1 else 'beat'} a random filter of the same size"] if good else []
-    said += [f"{_all(bad)} {'does' if len(bad) == 1 else 'do'} worse than one"] if bad else []
-    return _capital("; ".join(said) or f"none of {len(found)} filters can be told from a random one of the same size") + "."
+    said = [f"{name} is {points(one)} {'better' if _sign(one) > 0 else 'worse'} than a random filter of the same size "
+            f"({gains[name]['gain']['verdict'].split(':')[0]} as it is)" for name, one in found.items() if _sign(one)]
+    return _capital("; ".join(said) + f"; {len(found)} filters were tried, not corrected for their number" if said else
+                    f"none of {len(found)} filters can be told from a random one of the same size") + "."
 
 
 def split(rows: Sequence[Mapping], gap: Mapping[str, float]) -> str:
@@ -112,7 +112,8 @@ def split(rows: Sequence[Mapping], gap: Mapping[str, float]) -> str:
     back = [row for row in [*of["cue"], *of["term"]] if row["points"]["low"] > 0]
     if of["cue"] or of["term"]:
         each = [f"{row['part']} {points(row['points'])}" for row in back]
-        said.append(f"What gives points back beyond chance: {'; '.join(each)}." if back else
+        tried = f"of {len(of['cue']) + len(of['term'])} repairs, not corrected for their number"
+        said.append(f"What gives points back beyond chance, {tried}: {'; '.join(each)}." if back else
                     "Repairing one cue or one term of the distribution gives back nothing beyond chance.")
     return minus(" ".join(said))
 
@@ -216,10 +217,6 @@ def beside(*notes: str) -> str:
 
 def _sign(result: Mapping[str, float]) -> int:
     return int(result["low"] > 0) - int(result["high"] < 0)
-
-
-def _all(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
 
 
 def _capital(text: str) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.report.figures import color, marks, palette, value
 from lib.report.tables import minus
-from lib.report.words import listed
+from lib.report.words import handed, listed
 
 Result = Mapping[str, float]  # mean, low, high, n
 SHORT = {"sparsity": "sparsity", "intra-class distance": "distance\nwithin class", "redundancy": "redundancy",
@@ -64,16 +64,16 @@ def terms(found: Mapping[str, dict | str], base: str) -> str:
 
 
 def memory(found: Mapping[str, dict | str], base: str) -> str:
-    """Whether training images were handed back: copies, and the share nearer to one than is honest."""
-    parts = []
+    """Whether training images were handed back: copies, and how many lie nearer to one than other real images do."""
+    parts, found = [], found if isinstance(found[base], dict) else {}
     for name, one in found.items():
         if name == base or isinstance(one, str):
             continue
-        near = one["closer"]["0.01"]
-        told = "nearer than is honest" if near["low"] > 0.01 else "no sign of copying"
+        (near, half), (usual, middle) = ([each["closer"][q] for q in ("0.01", "0.5")] for each in (one, found[base]))
+        told = "training images stand in it" if one["copies"] else handed(near, half, usual, middle)
         parts.append(f"{name}: {100 * near['mean']:.1f} % lie nearer to a training image than all but 1 % of real test images "
-                     f"do, {one['copies']} exact copies, {one['duplicates']} repeated: "
-                     + ("training images stand in it" if one["copies"] else told))
+                     f"do, {100 * half['mean']:.1f} % than half of them ({base} {100 * middle['mean']:.1f} %), {one['copies']} "
+                     f"exact copies, {one['duplicates']} repeated: {told}")
     return f"{'. '.join(parts)}." if parts else "No synthetic set is large enough to look for copies in it."
 
 
@@ -167,12 +167,16 @@ def gap(found: Mapping[str, Mapping[str, Result]], base: str, probe: int) -> str
         if one["gap"]["high"] >= 0:
             parts.append(f"{arm} is not measurably behind {base}.")
             continue
-        where = [name for name in ("features", "head") if one[name]["high"] < 0]
         lost, left = -100 * one["gap"]["mean"], -100 * one["features"]["mean"]
-        verdict = f"the gap lies in the {' and in the '.join(where)}" if where else "the seeds do not tell where it lies"
         parts.append(f"{arm} is {lost:.1f} points behind {base} with its own head, and {left:.1f} when both get a new linear "
-                     f"head from {probe} real images: {verdict}.")
+                     f"head from {probe} real images: {lies(one)}.")
     return minus(" ".join(parts)) if parts else "There is no other arm to compare with."
+
+
+def lies(one: Mapping[str, Result]) -> str:
+    """Which parts of a gap are measurably behind."""
+    where = [name for name in ("features", "head") if one[name]["high"] < 0]
+    return f"the gap lies in the {' and in the '.join(where)}" if where else "the seeds do not tell where it lies"
 
 
 def made_of(split: Mapping[str, Mapping[str, Result]], found: Mapping[str, dict | str],
@@ -190,11 +194,6 @@ def made_of(split: Mapping[str, Mapping[str, Result]], found: Mapping[str, dict 
 def rows(table: Mapping[str, Mapping[str, Result]]) -> pd.DataFrame:
     """A row an arm, a column a measure."""
     return pd.DataFrame([{"arm": arm, **found} for arm, found in table.items()])
-
-
-def three(result: Result) -> str:
-    """A result with three digits, or fewer where it is large."""
-    return value(result, digits=1 if abs(result["mean"]) >= 5 else 3)
 
 
 def long(tables: Mapping[str, Mapping]) -> pd.DataFrame:

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from lib.report.repair import beside
+from lib.report.inversion import introduced
+from lib.report.representation import lies
 from lib.report.tables import minus
 from lib.report.words import Result, listed, percent
+from lib.store import Recipe
 
 Gaps = Mapping[str, Mapping]
 WORDS, ARMS = 150, 4  # of an abstract at most; differences to name where all of them would be too many
@@ -48,25 +50,25 @@ def made_of(parts: Gaps, repair: Mapping) -> str:
     arm = repair["base"]
     if arm not in parts or parts[arm]["gap"]["high"] >= 0:
         return f"{arm} has no measurable gap to take apart."
-    left, lost = parts[arm]["features"], parts[arm]["gap"]
-    share = f"{min(100.0, max(0.0, 100 * left['mean'] / lost['mean'])):.0f} %"
-    verdict = "the features are worse" if left["high"] < 0 else "the features are not measurably worse"
-    return f"{share} of {arm}'s gap stays when both classifiers get a new head from the same few real images: {verdict}."
+    return (f"With a new head from the same few real images for both, {ranged(parts[arm]['features'])} stay of {arm}'s gap: "
+            f"{lies(parts[arm])}.")
 
 
 def closed(repair: Mapping, brief: bool = False) -> str:
-    """How many remedies help, and what the chosen one gives back; beside it, unless brief, what its parts and rivals do."""
+    """How many remedies help, and what the chosen one gives back; beside it what real images alone do; more unless brief."""
     good, tried, whole, choice = len(repair["helped"]), repair["tried"], repair["gap"]["mean"], repair["choice"]
     some = {0: "No remedy helps", 1: f"One of {tried} remedies helps"}
     count = f"{some.get(good, f'{good} of {tried} remedies help')} beyond chance"
     if not choice["gain"] or whole <= 0:
         return f"{count}."
-    gain, last = choice["gain"]["gain"], choice["name"].split("; then ")[-1]
-    what, notes = ("remedy", []) if last == choice["name"] else ("combination", [(f"{last} alone", repair["gains"].get(last))])
-    notes.append((f"{choice['real']:,} real images without a synthetic one", choice["without"]))
-    more = [f"{name}: {ranged(found['gain'])}" for name, found in notes if found and not brief]
-    return minus(f"{count}; the {what} chosen on validation images ({choice['name']}) gives {ranged(gain)}, "
-                 f"{100 * gain['mean'] / whole:.0f} % of the gap{beside(*more)}.")
+    gain, last, same = choice["gain"]["gain"], choice["name"].split("; then ")[-1], choice["without"]
+    what, alone = ("remedy", None) if last == choice["name"] else ("combination", repair["gains"].get(last))
+    part = f" ({last} alone: {ranged(alone['gain'])})" if alone and not brief else ""
+    rival = f". The same {choice['real']:,} real images without a synthetic one: {ranged(same['gain'])}" if same else ""
+    told = f", {same['control']['verdict'].split(':')[0]}" if same and "control" in same and not brief else ""
+    name = f" ({choice['name']})" * (not brief)
+    return minus(f"{count}; the {what} chosen on validation images{name} gives {ranged(gain)}, "
+                 f"{100 * gain['mean'] / whole:.0f} % of the gap{part}{rival}{told}.")
 
 
 def ranged(difference: Result) -> str:
@@ -87,25 +89,36 @@ def key_table(training: Mapping) -> pd.DataFrame:
                          for arm, results in training["accuracy"].items()])
 
 
+def legend(made: Mapping[str, Recipe], data: Mapping) -> str:
+    """What each training set is, for readers who begin here."""
+    return f"real: {data['train']:,} real training images. {introduced(made)}" if made else ""
+
+
 def columns(table: pd.DataFrame) -> dict[str, str]:
     """Headings of the columns that the key table has."""
     return {name: label for name, label in COLUMNS.items() if name in table}
 
 
-def limits(data: Mapping, training: Mapping, small: bool) -> list[str]:
+def limits(data: Mapping, training: Mapping, repair: Mapping, small: bool) -> list[str]:
     """What a reader must know before believing the numbers."""
-    found = [f"One classifier family: {training['protocol']} Larger networks and longer training may rank arms otherwise."]
+    found = [f"One classifier family: {training['protocol']} Larger networks and longer training may rank arms otherwise.",
+             f"Intervals are of few seeds, and none is corrected for how many were looked at: {len(training['gaps'])} arms, "
+             f"{repair['tried']} remedies."]
     if data["truth"]:
         found.append("The images are rendered. Truth is known here because the world is simple; how far the answer "
-                     "carries to photographs is for the profiles on real pictures to say.")
+                     "carries to photographs is for the profiles on real pictures to say. The generator that ships with "
+                     "the project learnt from the same renderer in other styles: its images may lie nearer than others would.")
     if set(training["accuracy"]) == {"real"}:
         found.append("Synthetic arms: not run in this profile.")
     return found + ["A small run: with more images and longer training figures are higher, and arms may rank otherwise."] * small
 
 
 def best(repair: Mapping, count: int = 3) -> dict[str, Result]:
-    """The remedies with the largest gains that help beyond chance, and the chosen combination."""
+    """The remedies with the largest gains that help beyond chance, the chosen combination, and as many real images alone."""
     good = sorted(repair["helped"], key=lambda name: -repair["gains"][name]["gain"]["mean"])[:count]
     found = {name: repair["gains"][name]["gain"] for name in good}
-    chosen = {repair["choice"]["name"]: repair["choice"]["gain"]["gain"]} if repair["choice"]["gain"] else {}
-    return found | chosen
+    choice = repair["choice"]
+    if choice["gain"]:
+        found[choice["name"]] = choice["gain"]["gain"]
+        found |= {f"no synthetic image, {choice['real']:,} real": choice["without"]["gain"]} if choice["without"] else {}
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]["mean"]))

@@ -49,6 +49,11 @@ def value(result: Mapping[str, Any], digits: int = 1, scale: float = 1.0, unit: 
     return minus(f"{mean:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}] (n = {n:,})")
 
 
+def three(result: Mapping[str, Any]) -> str:
+    """A result with three digits, or fewer where it is large."""
+    return value(result, digits=1 if abs(result.get("mean") or 0) >= 5 else 3)
+
+
 def number(x: Real) -> str:
     """A bare number at a readable length: 12,345 · 123.4 · 1.234 · 1.2e-05."""
     if isinstance(x, bool):
@@ -83,7 +88,7 @@ def cell(x: Any, how: Format, where: str) -> str:
     if callable(how) and not isinstance(x, str):
         return str(how(x))
     if isinstance(x, Mapping):
-        return value(x)
+        return three(x)
     if isinstance(x, Real):
         return minus(format(x, how)) if how else number(x)
     refuse_nan(where, str(x))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib.measure.verdict import share
 from lib.report.figures import value
 from lib.report.tables import minus
 
@@ -115,41 +116,68 @@ def hardest(per_class: Mapping[str, Mapping[str, Result]], arm: str) -> str:
 
 def memory(near: np.ndarray, usual: np.ndarray, copies: int) -> str:
     """Whether synthetic images come too near to training images: distances (n,) of theirs and of real test images."""
-    edge = float(np.quantile(usual, 0.01))
-    share = float((near < edge).mean())
+    edge, middle = np.quantile(usual, [0.01, 0.5])
+    ours, theirs = ([share(values < end) for end in (edge, middle)] for values in (near, usual))
     twins = f"{copies} synthetic images equal another" if copies else "no synthetic image comes twice"
-    verdict = ("no sign that training images were handed back" if share <= 0.02 else
-               "more than chance: look at the closest pairs before believing the arms")
-    return (f"{100 * share:.1f} % of the synthetic images lie nearer to a training image than 99 % of the real test images do "
-            f"({edge:.1f} grey levels; 1 % would be chance): {verdict}; {twins}.")
+    return (f"{percent(ours[0])} of the synthetic images lie nearer to a training image than 99 % of the real test images do "
+            f"({edge:.1f} grey levels; 1 % would be chance), {percent(ours[1])} nearer than half of them: "
+            f"{handed(*ours, *theirs)}; {twins}.")
+
+
+def handed(tail: Result, half: Result, usual: Result, middle: Result) -> str:
+    """Whether training images were handed back: shares nearer to one than all but 1 %, and than half, of real images, and
+    the same of real images themselves."""
+    if tail["low"] > max(0.01, usual["high"]):
+        return "more than chance, look at the closest pairs before believing the arms"
+    if half["low"] > max(0.5, middle["high"]):
+        return ("no image stands out, but the set as a whole lies nearer to training images than unseen real ones do, as "
+                "smoother images would, or copies in part")
+    return "no sign that training images were handed back"
 
 
 def judged(verdicts: Mapping[str, Mapping[str, Result]], base: str = "real test") -> str:
-    """What a real-trained classifier recognises of each set, and each set's hardest class."""
+    """What a real-trained classifier recognises of each set, and each set's hardest class beside the same of real images."""
     parts = []
     for name, rows in verdicts.items():
         worst = min((label for label in rows if label != "all"), key=lambda label: rows[label]["mean"])
-        hardest = f", least of {worst} ({100 * rows[worst]['mean']:.0f} %)" if name != base else ""
+        hardest = (f", least of {worst} ({100 * rows[worst]['mean']:.0f} %, of real ones "
+                   f"{100 * verdicts[base][worst]['mean']:.0f} %)") if name != base else ""
         parts.append(f"{100 * rows['all']['mean']:.1f} % of {name}{hardest}")
     return f"A classifier trained on real images recognises {'; '.join(parts)}."
 
 
 def swept(points: pd.DataFrame, recipe: str, guidance: float) -> str:
-    """What the sweep found: frame with columns recipe, guidance, recognised and variety (results)."""
-    mean = lambda row, what: row[what]["mean"]  # noqa: E731
+    """What the sweep found: rows of `verdict.sweep`, held against the recipe and guidance in use."""
     along = points[points["recipe"] == recipe].sort_values("guidance")
     said = points[points["guidance"] == guidance]
-    best, worst = (said.iloc[int(pick([mean(row, "recognised") for _, row in said.iterrows()]))]
-                   for pick in (np.argmax, np.argmin))
-    top = along.iloc[int(np.argmax([mean(row, "recognised") for _, row in along.iterrows()]))]
-    low, high = along.iloc[0], along.iloc[-1]
-    over = "" if top["guidance"] in (low["guidance"], high["guidance"]) else (
-        f" (over {100 * mean(top, 'recognised'):.0f} % at {top['guidance']:g})")
-    return (f"From guidance {low['guidance']:g} to {high['guidance']:g} the recognised share goes from "
-            f"{100 * mean(low, 'recognised'):.0f} to {100 * mean(high, 'recognised'):.0f} %{over} and the variety within a class "
-            f"from {mean(low, 'variety'):.1f} to {mean(high, 'variety'):.1f} grey levels. At guidance {guidance:g} the recipe "
-            f"“{best['recipe']}” is recognised most ({100 * mean(best, 'recognised'):.0f} %), “{worst['recipe']}” least "
-            f"({100 * mean(worst, 'recognised'):.0f} %), n = {int(best['recognised']['n'])} images each.")
+    own, others = said[said["recipe"] == recipe].iloc[0], said[said["recipe"] != recipe]
+    told = f"the same noise, n = {own['recognised']['n']} images each, exact paired tests over {len(points) - 1} comparisons"
+    shares = listed([f"{_recognised(row)} at {row['guidance']:g}" for _, row in along.iterrows()])
+    found = (f"By guidance the judge recognises {shares} ({_other(along, len(points))} told apart from {guidance:g}, which is in "
+             f"use); the variety within a class goes from {along.iloc[0]['variety']['mean']:.1f} to "
+             f"{along.iloc[-1]['variety']['mean']:.1f} grey levels.")
+    if others.empty:
+        return f"{found} ({told}.)"
+    best, worst = (said[[one["mean"] == end(each["mean"] for each in said["recognised"]) for one in said["recognised"]]]
+                   for end in (max, min))
+    return (f"{found} By wording at guidance {guidance:g} it recognises most with {quoted(best['recipe'])} "
+            f"({_recognised(best.iloc[0])}), least with {quoted(worst['recipe'])} ({_recognised(worst.iloc[0])}), and "
+            f"{_recognised(own)} with “{recipe}”, which is in use ({_other(others, len(points))} told apart from it; {told}). "
+            f"Other words move an image by {others['moved'].min():.0f} to {others['moved'].max():.0f} grey levels on average.")
+
+
+def quoted(names: Sequence[str]) -> str:
+    """`“a” and “b”`."""
+    return listed([f"“{name}”" for name in names])
+
+
+def _recognised(row: Mapping) -> str:
+    return f"{100 * row['recognised']['mean']:.1f} %"
+
+
+def _other(points: pd.DataFrame, tried: int) -> str:
+    """How many of some points are told apart from what is in use, corrected for all that were tried (Bonferroni)."""
+    return str(int((points["p"] < 0.05 / max(1, tried - 1)).sum()) or "none")
 
 
 def unswept(generation) -> str:

@@ -73,8 +73,10 @@ def test_all_classifiers_of_the_settings_are_planned_each_once():
                                                    "compare_recipes": ["multicrop"]})
     sets = {"real": toy({}), "copy": toy({"a": 1})}
     found = fit.planned(training, STUDY, 70, True, sets, dict.fromkeys(sets, 100), ["0.1*real", "real"])
-    assert list(found) == ["real", "real+copy", "0.1*real", "real+copy, equal epochs", "real, multicrop", "real+copy, multicrop"]
-    assert [seeds[0].settings["steps"] for seeds in found.values()] == [70, 70, 70, 140, 70, 70]
+    assert list(found) == ["real", "real+copy", "0.1*real", "real+copy, equal epochs", "real, 140 steps", "real, multicrop",
+                           "real+copy, multicrop"]
+    assert [seeds[0].settings["steps"] for seeds in found.values()] == [70, 70, 70, 140, 140, 70, 70]
+    assert found["real, 140 steps"][0].upstream == {"real": sets["real"]}
     assert found["real"] == fit.recipes(TRAINING, STUDY, 70, True, sets, dict.fromkeys(sets, 100))["real"]
     assert found["real, multicrop"][0].settings == found["real"][0].settings | {"recipe": "multicrop"}
 

@@ -52,13 +52,15 @@ def test_seen_blames_images_only_where_they_are_recognised_less():
 def test_budgets_count_steps_and_say_what_they_change():
     changes = {fit.variant("real+sd"): gap(0.05)}
     table = {"real": {"test": result(0.9)}, "real+sd": {"test": result(0.92)}}
-    frame = arms.budgets(table, {"real+sd": gap(0.02)}, changes, SIZES, 70)
+    rival = {"real+sd": result(0.91)}
+    frame = arms.budgets(table, {"real+sd": gap(0.02)}, rival, changes, SIZES, 70)
     assert frame["steps"].tolist() == [70, 140] and frame["change"][0] == "–" and frame["change"][1]["mean"] == 0.05
     assert arms.longer(frame, []) == (
         "With as many passes over its images as real gets (140 steps, real has 70), real+sd changes by 5.0 points ± 1.0 (n = 3): "
-        "the steps matter. It is then better than real.")
-    unsure = arms.budgets(table, {"real+sd": gap(0)}, {"real+sd, equal epochs": gap(0.05, 0.1)}, SIZES, 70)
-    assert "no difference that could be told. It is then not told apart from real" in arms.longer(unsure, [])
+        "the steps matter; real in as many steps reaches 91.0 % ± 1.0 (n = 3), and real+sd is better than real.")
+    unsure = arms.budgets(table, {"real+sd": gap(0)}, {}, {"real+sd, equal epochs": gap(0.05, 0.1)}, SIZES, 70)
+    assert "no difference that could be told; it is then not told apart from real" in arms.longer(unsure, [])
+    assert arms.longer(unsure, []).endswith("which was not trained in as many steps.")
     left = "Of another size and not run at equal epochs: real+sd (training.by_epochs)."
     assert arms.longer(frame[:1], ["real+sd"]) == left
     assert arms.longer(frame[:1], []).startswith("Every arm has as many images as real")

@@ -87,7 +87,8 @@ def near(distance, covered, half=0.02):
 def test_nearer_ranks_sets_and_judges_ours_against_the_base():
     found = {"real": near(0.1, 0.97), "sd": near(0.6, 0.7), "di": near(0.4, 0.8), "few": "not run: 9 images"}
     said = inversion.nearer(found)
-    assert "is di: di 0.40 (coverage 80 %), sd 0.60 (coverage 70 %); n = 60 a side" in said
+    assert "by FD-judge is di (di 0.40, sd 0.60), by coverage di (di 80 %, sd 70 %); n = 60 a side" in said
+    assert "by coverage sd (sd 90 %, di 80 %)" in inversion.nearer(found | {"sd": near(0.6, 0.9)})
     assert "di is nearer beyond chance by distance and nearer beyond chance by coverage" in said
     close = inversion.nearer(found | {"sd": near(0.41, 0.9)})
     assert "di is nearer, but not beyond chance, by distance and farther beyond chance by coverage" in close

@@ -51,9 +51,11 @@ def test_the_curve_and_the_filters_in_words():
     assert repair.curve({}, {}) == "Late layers are not among this profile's remedies."
     assert repair.filters(REMEDIES, GAINS) == "None of 1 filters can be told from a random one of the same size."
     better = GAINS | {"filter by focus": {"gain": result(0.1), "control": result(0.1)}}
-    assert repair.filters(REMEDIES, better) == "Filter by focus beats a random filter of the same size."
+    assert repair.filters(REMEDIES, better) == (
+        "Filter by focus is 10.0 points ± 2.0 (n = 3) better than a random filter of the same size (better than sd as it is); 1 "
+        "filters were tried, not corrected for their number.")
     worse = GAINS | {"filter by focus": {"gain": result(0.1), "control": result(-0.1)}}
-    assert "does worse than one" in repair.filters(REMEDIES, worse) and "beat" not in repair.filters(REMEDIES, worse)
+    assert "is −10.0 points ± 2.0 (n = 3) worse than a random" in repair.filters(REMEDIES, worse)
 
 
 ROWS = [{"panel": "class", "part": "cube", "points": result(0.4)}, {"panel": "layer", "part": "layer3", "points": result(0.1)},
@@ -64,7 +66,7 @@ ROWS = [{"panel": "class", "part": "cube", "points": result(0.4)}, {"panel": "la
 def test_what_the_gap_is_made_of_in_words():
     said = repair.split(ROWS, GAP)
     assert "Widest in cube (40 points)" in said and "leaves 10.0 of the 28.0 points" in said
-    assert "What gives points back beyond chance: pixels" in said and "fidelity" not in said
+    assert "beyond chance, of 2 repairs, not corrected for their number: pixels" in said and "fidelity" not in said
     assert "gives back nothing beyond chance" in repair.split([row for row in ROWS if row["part"] != "pixels"], GAP)
 
 

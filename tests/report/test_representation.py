@@ -36,13 +36,16 @@ def test_fidelity_and_diversity_are_told_apart():
 
 
 def test_copies_are_called_copies():
-    def one(copies, near):
-        return {"copies": copies, "duplicates": 2, "closer": {"0.01": result(near, 0.005), "0.5": result(0.5)},
+    def one(copies, near, half=0.5):
+        return {"copies": copies, "duplicates": 2, "closer": {"0.01": result(near, 0.005), "0.5": result(half)},
                 "authentic": result(0.6)}
-    found = {BASE: one(0, 0.01), "honest": one(0, 0.01), "near": one(0, 0.2), "thief": one(3, 0.3), "few": "not run: 20 images"}
+    found = {BASE: one(0, 0.01), "honest": one(0, 0.015), "near": one(0, 0.2), "smooth": one(0, 0.01, 0.8), "thief": one(3, 0.3),
+             "few": "not run: 20 images"}
     said = chapter.memory(found, BASE).split(". ")
-    assert said[0].endswith("no sign of copying") and said[1].endswith("nearer than is honest")
-    assert said[2].endswith("3 exact copies, 2 repeated: training images stand in it.")
+    assert said[0].endswith("no sign that training images were handed back") and "more than chance, look" in said[1]
+    assert "80.0 % than half of them" in said[2] and "no image stands out, but the set as a whole lies nearer" in said[2]
+    assert said[3].endswith("3 exact copies, 2 repeated: training images stand in it.")
+    assert chapter.memory(found | {BASE: "not run"}, BASE).startswith("No synthetic set is large enough")
     rows = chapter.copies(found).set_index("set")
     assert rows.loc["thief", "copies"] == 3 and rows.loc["few", "authentic"] == "not run: 20 images"
 

@@ -3,6 +3,7 @@
 import pytest
 
 from lib.report import summary, words
+from lib.store import Recipe
 
 
 def result(mean, half=0.01, n=3):
@@ -21,7 +22,7 @@ def training(**arms):
 
 
 def parts(gap=-0.3, features=-0.1, half=0.02):
-    return {"gap": {"sd": {"gap": result(gap, half), "features": result(features, half)}}}
+    return {"gap": {"sd": {"gap": result(gap, half), "features": result(features, half), "head": result(gap - features, half)}}}
 
 
 def repair(gain=0.2, helped=("late",)):
@@ -45,15 +46,25 @@ def test_the_abstract_of_many_arms_and_long_names_still_fits():
     name = f"filter by {'much ' * 9}; then late"
     long = repair() | {"choice": repair()["choice"] | {"name": name, "without": {"gain": result(0.1)}}}
     text = summary.abstract(DATA, training(**arms), parts(), long, True)
-    assert len(text.split()) <= 150 and "26 more in the table" in text and "without a synthetic one" not in text
+    assert len(text.split()) <= 150 and "26 more in the table" in text and "+10.0 [+9.0, +11.0]" in text
+
+
+def test_the_legend_says_what_each_set_is():
+    made = {"cd": Recipe("lib.generator.sets.conditioned", upstream={"generator": Recipe(
+        "lib.generator.conditional.trained", {"start": "shipped", "fit": {"steps": 9, "batch": 4}},
+        {"real": Recipe("lib.data.sources.real", {"count": 70})})})}
+    assert summary.legend(made, DATA) == (
+        "real: 3,000 real training images. cd knows classes instead of words; its generator was trained from the shipped model "
+        "on 70 real training images for 9 steps of 4.")
+    assert summary.legend({}, DATA) == ""
 
 
 def test_limits_name_what_was_not_run():
-    assert "Synthetic arms: not run in this profile." in summary.limits(DATA, training(real=0.9), False)
-    assert not any("not run" in text for text in summary.limits(DATA, training(real=0.9, sd=0.5), False))
-    assert any("rendered" in text for text in summary.limits(DATA, training(real=0.9), False))
-    assert not any("rendered" in text for text in summary.limits(DATA | {"truth": False}, training(real=0.9), False))
-    assert any("small run" in text.lower() for text in summary.limits(DATA, training(real=0.9), True))
+    assert "Synthetic arms: not run in this profile." in summary.limits(DATA, training(real=0.9), repair(), False)
+    assert not any("not run" in text for text in summary.limits(DATA, training(real=0.9, sd=0.5), repair(), False))
+    assert any("rendered" in text for text in summary.limits(DATA, training(real=0.9), repair(), False))
+    assert not any("rendered" in text for text in summary.limits(DATA | {"truth": False}, training(real=0.9), repair(), False))
+    assert any("small run" in text.lower() for text in summary.limits(DATA, training(real=0.9), repair(), True))
 
 
 def test_the_key_table_has_a_row_an_arm():
@@ -68,12 +79,12 @@ def test_the_key_table_has_a_row_an_arm():
 
 
 @pytest.mark.parametrize(("found", "said"), [
-    (parts(), "33 % of sd's gap stays when both classifiers get a new head from the same few real images: the features are "
-              "worse."),
-    (parts(features=0.01), "0 % of sd's gap stays when both classifiers get a new head from the same few real images: the "
-                           "features are not measurably worse."),
-    (parts(features=-0.4), "100 % of sd's gap stays when both classifiers get a new head from the same few real images: the "
-                           "features are worse."),
+    (parts(), "With a new head from the same few real images for both, −10.0 [−12.0, −8.0] stay of sd's gap: the gap lies in "
+              "the features and in the head."),
+    (parts(features=0.01), "With a new head from the same few real images for both, +1.0 [−1.0, +3.0] stay of sd's gap: the gap "
+                           "lies in the head."),
+    (parts(features=-0.4), "With a new head from the same few real images for both, −40.0 [−42.0, −38.0] stay of sd's gap: the "
+                           "gap lies in the features."),
     (parts(gap=0.0), "sd has no measurable gap to take apart."), ({"gap": {}}, "sd has no measurable gap to take apart.")])
 def test_what_the_gap_is_made_of(found, said):
     assert summary.made_of(found["gap"], repair()) == said
@@ -82,19 +93,22 @@ def test_what_the_gap_is_made_of(found, said):
 @pytest.mark.parametrize(("found", "said"), [
     (repair(), "One of 2 remedies helps beyond chance; the remedy chosen on validation images (late then filter) gives "
                "+20.0 [+18.0, +22.0], 67 % of the gap."),
-    (repair() | {"choice": repair()["choice"] | {"name": "filter; then late", "without": {"gain": result(0.15)}}},
+    (repair() | {"choice": repair()["choice"] | {"name": "filter; then late", "without": {
+        "gain": result(0.15), "control": {"verdict": "better than a"}}}},
      "One of 2 remedies helps beyond chance; the combination chosen on validation images (filter; then late) gives "
-     "+20.0 [+18.0, +22.0], 67 % of the gap (late alone: +10.0 [+9.0, +11.0]; 800 "
-     "real images without a synthetic one: +15.0 [+14.0, +16.0])."),
+     "+20.0 [+18.0, +22.0], 67 % of the gap (late alone: +10.0 [+9.0, +11.0]). The same 800 real images without a synthetic "
+     "one: +15.0 [+14.0, +16.0], better than a."),
     (repair(gain=0, helped=()), "No remedy helps beyond chance."), (repair(gain=0), "One of 2 remedies helps beyond chance."),
     (repair(gain=0, helped=("late", "filter")), "2 of 2 remedies help beyond chance.")])
 def test_what_closes_it(found, said):
     assert summary.closed(found) == said
 
 
-def test_the_best_remedies_come_first_and_the_chosen_last():
+def test_the_best_remedies_come_first_beside_the_chosen_and_real_images_alone():
     found = repair(helped=("late", "filter")) | {"gains": {"filter": {"gain": result(0.1)}, "late": {"gain": result(0.2)}}}
-    assert list(summary.best(found)) == ["late", "filter", "late then filter"]
+    assert list(summary.best(found)) == ["late", "late then filter", "filter"]
+    alone = found | {"choice": found["choice"] | {"without": {"gain": result(0.5)}}}
+    assert list(summary.best(alone))[0] == "no synthetic image, 800 real"
     assert summary.best(repair(gain=0, helped=())) == {}
 
 

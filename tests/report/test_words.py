@@ -69,27 +69,32 @@ def test_hardest_and_easiest():
 
 
 @pytest.mark.parametrize("near, copies, said", [
-    (np.full(100, 9.0), 0, ["0.0 % of the synthetic", "no sign", "no synthetic image comes twice"]),
-    (np.r_[np.full(90, 9.0), np.zeros(10)], 3, ["10.0 % of the synthetic", "more than chance", "3 synthetic images equal"])])
+    (np.full(100, 9.0), 0, ["0.0 % [0.0, 3.7] (n = 100) of the synthetic", "no sign", "no synthetic image comes twice"]),
+    (np.r_[np.full(90, 9.0), np.zeros(10)], 3, ["10.0 % [", "more than chance", "3 synthetic images equal"]),
+    (np.r_[np.full(98, 9.0), np.zeros(2)], 0, ["2.0 % [", "no sign"]),  # 2 of 100 where 1 is usual
+    (np.full(100, 6.0), 0, ["0.0 % [", "nearer than half of them: no image stands out, but the set as a whole lies nearer"])])
 def test_memory(near, copies, said):
     sentence = words.memory(near, np.linspace(5, 10, 101), copies)
-    assert all(part in sentence for part in said)
+    assert all(part in sentence for part in said), sentence
 
 
 def test_judged_names_each_sets_hardest_class():
     rows = {"all": result(0.8), "cube": result(0.6), "cone": result(0.9)}
     sentence = words.judged({"real test": rows, "sd": rows})
-    assert sentence.endswith("recognises 80.0 % of real test; 80.0 % of sd, least of cube (60 %).")
+    assert sentence.endswith("recognises 80.0 % of real test; 80.0 % of sd, least of cube (60 %, of real ones 60 %).")
 
 
-def test_swept_speaks_of_both_ends_and_the_recipes():
-    frame = pd.DataFrame([{"recipe": said, "guidance": pull, "recognised": result(share, n=50), "variety": result(spread)}
-                          for said, pull, share, spread in [("a", 1.0, 0.5, 9), ("a", 3.0, 0.8, 7), ("b", 3.0, 0.6, 8)]])
+def test_swept_names_all_ties_and_where_what_is_in_use_stands():
+    told = [("a", 3.0, 0.7, 7, 1.0, 0), ("a", 1.0, 0.5, 9, 0.01, 5), ("b", 3.0, 0.8, 8, 0.2, 2), ("c", 3.0, 0.8, 8, 0.2, 6)]
+    frame = pd.DataFrame([{"recipe": said, "guidance": pull, "recognised": result(share, n=50), "variety": result(spread),
+                           "p": p, "moved": moved} for said, pull, share, spread, p, moved in told])
     sentence = words.swept(frame, "a", 3.0)
-    assert "From guidance 1 to 3 the recognised share goes from 50 to 80 %" in sentence and "from 9.0 to 7.0" in sentence
-    more = pd.concat([frame, frame[:1].assign(guidance=5.0)])
-    assert "from 50 to 50 % (over 80 % at 3) and" in words.swept(more, "a", 3.0) and "over" not in sentence
-    assert "“a” is recognised most (80 %), “b” least (60 %), n = 50" in sentence
+    assert "recognises 50.0 % at 1 and 70.0 % at 3 (1 told apart from 3, which is in use)" in sentence
+    assert "from 9.0 to 7.0 grey levels" in sentence and "by 2 to 6 grey levels" in sentence
+    assert "most with “b” and “c” (80.0 %), least with “a” (70.0 %), and 70.0 % with “a”, which is in use (none told" in sentence
+    assert "n = 50 images each, exact paired tests over 3 comparisons" in sentence
+    assert "none told apart from 3" in words.swept(frame.assign(p=0.02), "a", 3.0)  # 0.02 of three is chance
+    assert "wording" not in words.swept(frame[:2], "a", 3.0)
 
 
 def rows(mean, half, of="sd", measure="focus"):
