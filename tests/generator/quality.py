@@ -55,13 +55,22 @@ def per_class(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict
 
 
 def prompted(generator: Generator, n: int, sampler: Sampler):
-    """n images of `a photo of a ...`, all classes alike, and the seconds they took."""
+    """n images of `a photo of a ...`, all classes alike, and how many had to be drawn again."""
     labels = np.arange(n) % len(world.CLASSES)
     names = [world.CLASSES[label] for label in labels]
     prompts = [f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
-    began = time.monotonic()
     drawn = list(sample(generator, prompts, range(n), sampler))
-    return np.stack([one.image for one in drawn]), labels, time.monotonic() - began, faults(drawn)
+    return np.stack([one.image for one in drawn]), labels, faults(drawn)
+
+
+def images_per_second(generator: Generator, sampler: Sampler, n: int = 128, tries: int = 3) -> float:
+    """The best of some tries, since a machine may have other work."""
+    seconds = []
+    for _ in range(tries):
+        began = time.monotonic()
+        prompted(generator, n, sampler)
+        seconds.append(time.monotonic() - began)
+    return round(n / min(seconds), 1)
 
 
 def reconstruction(generator: Generator, images: np.ndarray) -> dict[str, float]:
@@ -84,10 +93,9 @@ def measure(folder: Path, n: int, guidances: list[float], photos: int, epochs: i
                "reconstruction_photo": reconstruction(generator, photo.images[:500]),
                "reconstruction_web": reconstruction(generator, web.images[:500]), "prompted": {}}
     for guidance in guidances:
-        images, labels, seconds, wrong = prompted(generator, n, Sampler(guidance=guidance))
-        figures["prompted"][f"{guidance:g}"] = per_class(model, images, labels) | {
-            "faults": wrong, "images_per_second": round(n / seconds, 1)}
-    return figures
+        images, labels, wrong = prompted(generator, n, Sampler(guidance=guidance))
+        figures["prompted"][f"{guidance:g}"] = per_class(model, images, labels) | {"faults": wrong}
+    return figures | {"images_per_second": images_per_second(generator, Sampler(guidance=guidances[-1]))}
 
 
 def main() -> None:
