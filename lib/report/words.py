@@ -163,7 +163,8 @@ def swept(points: pd.DataFrame, recipe: str, guidance: float) -> str:
     return (f"{found} By wording at guidance {guidance:g} it recognises most with {quoted(best['recipe'])} "
             f"({_recognised(best.iloc[0])}), least with {quoted(worst['recipe'])} ({_recognised(worst.iloc[0])}), and "
             f"{_recognised(own)} with “{recipe}”, which is in use ({_other(others, len(points))} told apart from it; {told}). "
-            f"Other words move an image by {others['moved'].min():.0f} to {others['moved'].max():.0f} grey levels on average.")
+            f"Other words move an image by {others['moved'].min():.0f} to {others['moved'].max():.0f} grey levels on average; "
+            f"two images of a class in use lie {own['variety']['mean']:.0f} apart.")
 
 
 def quoted(names: Sequence[str]) -> str:

@@ -7,12 +7,13 @@ import pytest
 
 from lib.data import images
 from lib.generator import conditional, sets
-from lib.generator.model import GeneratorError
+from lib.generator.model import SHIPPED, GeneratorError
+from lib.generator.models import fingerprint
 from lib.generator.packed import pack, unpack
 from lib.generator.prompts import PromptError
 from lib.generator.sample import Drawn
 from lib.settings import load
-from lib.store import Store
+from lib.store import Recipe, Store
 from tests.generator import tiny
 
 NAMES = ["sphere", 'a "quoted" 🙂', "cube"]
@@ -71,6 +72,44 @@ def test_other_weights_make_another_set(world, tmp_path):
     before = sets.prompt_recipe(other, study, data).key
     tiny.of_text(seed=2).save(tmp_path / "other")
     assert sets.prompt_recipe(other, study, data).key != before
+
+
+def test_what_a_model_says_of_itself_makes_no_other_set(tmp_path):
+    folder = tiny.of_text().save(tmp_path / "model")
+    before = fingerprint(str(folder))
+    (folder / "training.json").write_text("{}")
+    (folder / "README.md").write_text("card")
+    assert fingerprint(str(folder)) == before
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
+    assert fingerprint(str(folder)) != before
+
+
+def test_how_a_set_was_made_in_words(world):
+    own, study, data, _ = world
+    assert sets.described(sets.prompt_recipe(own.model_copy(update={"guided": [0.0, 1.0]}), study, data)).endswith("guidance 4.")
+    assert "guidance 4 in the first 60 % of them" in sets.described(
+        sets.prompt_recipe(own.model_copy(update={"guided": [0.0, 0.6]}), study, data))
+    assert sets.guided(0.2, 0.7) == " from 20 % to 70 % of them"
+
+
+def test_how_many_real_images_had_a_part(real):
+    """None in prompts, all in a generator trained on them; of inversion those with an embedding, or all its generator saw."""
+    trained, frozen = (Recipe("trained", upstream={name: real}) for name in ("real", "given"))
+    embeddings = Recipe("embeddings", {"count": 5}, {"real": real})
+    known = [Recipe("sd"), Recipe("cd", upstream={"generator": trained}), Recipe("di", upstream={"embeddings": embeddings}),
+             Recipe("di", upstream={"embeddings": embeddings, "generator": frozen}),
+             Recipe("di", upstream={"embeddings": embeddings, "generator": trained})]
+    count = real.settings["count"]
+    assert [sets.learnt_from(one) for one in known] == [0, count, 5, 5, count]
+
+
+def test_the_cost_of_the_shipped_model_is_named_where_sets_begin_with_it():
+    begun = Recipe("cd", upstream={"generator": Recipe("trained", {"start": "shipped"})})
+    stages = json.loads((SHIPPED / "training.json").read_text())["stages"]
+    minutes = f"{sum(one['seconds'] for one in stages) / 60:.0f} minutes"
+    said = sets.prior({"sd": Recipe("sd", {"model": "shipped"}), "cd": begun, "given": Recipe("given")})
+    assert minutes in said and said.endswith("with which sd and cd begin.")
+    assert sets.prior({"cd": begun}).endswith("with which cd begins.") and sets.prior({"given": Recipe("given")}) == ""
 
 
 def test_strange_names_and_long_prompts_are_drawn(world, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from lib.classifier import fit
 from lib.measure import accuracy, curves
 from lib.report import arms, figures, published
+from lib.store import Recipe
 from tests.report.test_words import result
 
 SIZES = {"real": 100, "sd": 100}
@@ -64,6 +65,17 @@ def test_budgets_count_steps_and_say_what_they_change():
     left = "Of another size and not run at equal epochs: real+sd (training.by_epochs)."
     assert arms.longer(frame[:1], ["real+sd"]) == left
     assert arms.longer(frame[:1], []).startswith("Every arm has as many images as real")
+
+
+def test_the_rival_of_an_arm_at_equal_epochs_is_real_in_as_many_steps():
+    label, rival = fit.variant("real+sd"), fit.as_long("real", 140)
+    every = pd.DataFrame([{"arm": arm, "seed": k, "set": "test", "accuracy": mean + k / 1000}
+                          for arm, mean in ((label, 0.8), (rival, 0.9), ("real", 0.7)) for k in range(3)])
+    made = {label: [Recipe("fit", {"steps": 140})], rival: []}
+    found = arms.rivals(every, {label: "real+sd"}, made)["real+sd"]
+    assert found["accuracy"]["mean"] == pytest.approx(0.901) and found["gap"]["mean"] == pytest.approx(-0.1)
+    assert found["gap"]["verdict"] == "worse than real, 140 steps"
+    assert arms.rivals(every, {label: "real+sd"}, {label: made[label]}) == {}  # it could not be trained
 
 
 def test_what_is_left_out_names_its_key():
