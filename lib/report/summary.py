@@ -18,18 +18,18 @@ WORDS, ARMS = 150, 4  # of an abstract at most; differences to name where all of
 
 def abstract(data: Mapping, training: Mapping, parts: Mapping, repair: Mapping, small: bool) -> str:
     """The study in at most 150 words; `parts` and `repair` are the numbers of chapters 07 and 08."""
-    whole, brief = (told(data, training, parts, repair, small, brief) for brief in (False, True))
-    return whole if len(whole.split()) <= WORDS else brief
+    versions = [told(data, training, parts, repair, small, brief) for brief in range(3)]
+    return next((text for text in versions if len(text.split()) <= WORDS), versions[-1])
 
 
-def told(data: Mapping, training: Mapping, parts: Mapping, repair: Mapping, small: bool, brief: bool) -> str:
-    """The sentences of the abstract; brief without what the chapters say as well."""
+def told(data: Mapping, training: Mapping, parts: Mapping, repair: Mapping, small: bool, brief: int) -> str:
+    """The sentences of the abstract; brief 1 without the remedy's name and parts, 2 without what the chapters say as well."""
     accuracy, base = training["accuracy"], "real" if "real" in training["accuracy"] else training["best"]
     asked = "Does a classifier trained on diffusion-made images see real images as well as one trained on real images?"
-    said = [asked] * (not brief) + [
+    said = [asked] * (brief < 2) + [
         f"Trained on {data['train']:,} images of source {data['source']} ({data['resolution']} pixels, {len(data['classes'])} "
-        f"classes) it recognises {percent(accuracy[base]['test'])} of {data['test']:,} unseen real images.",
-        large(training["gaps"], base, ARMS if brief else None), made_of(parts["gap"], repair), closed(repair, brief)]
+        f"classes) a classifier recognises {percent(accuracy[base]['test'])} of {data['test']:,} unseen real images.",
+        large(training["gaps"], base, ARMS if brief > 1 else None), made_of(parts["gap"], repair), closed(repair, brief)]
     return " ".join(["This is a small run: few images and short training, so figures are low and uncertain."] * small + said)
 
 
@@ -54,8 +54,8 @@ def made_of(parts: Gaps, repair: Mapping) -> str:
             f"{lies(parts[arm])}.")
 
 
-def closed(repair: Mapping, brief: bool = False) -> str:
-    """How many remedies help, and what the chosen one gives back; beside it what real images alone do; more unless brief."""
+def closed(repair: Mapping, brief: int = 0) -> str:
+    """How many remedies help, and what the chosen one gives back; beside it what real images alone do; less where brief."""
     good, tried, whole, choice = len(repair["helped"]), repair["tried"], repair["gap"]["mean"], repair["choice"]
     some = {0: "No remedy helps", 1: f"One of {tried} remedies helps"}
     count = f"{some.get(good, f'{good} of {tried} remedies help')} beyond chance"
@@ -65,7 +65,7 @@ def closed(repair: Mapping, brief: bool = False) -> str:
     what, alone = ("remedy", None) if last == choice["name"] else ("combination", repair["gains"].get(last))
     part = f" ({last} alone: {ranged(alone['gain'])})" if alone and not brief else ""
     rival = f". The same {choice['real']:,} real images without a synthetic one: {ranged(same['gain'])}" if same else ""
-    told = f", {same['control']['verdict'].split(':')[0]}" if same and "control" in same and not brief else ""
+    told = f", {same['control']['verdict'].split(':')[0]}" if same and "control" in same and brief < 2 else ""
     name = f" ({choice['name']})" * (not brief)
     return minus(f"{count}; the {what} chosen on validation images{name} gives {ranged(gain)}, "
                  f"{100 * gain['mean'] / whole:.0f} % of the gap{part}{rival}{told}.")

@@ -37,7 +37,7 @@ def test_the_abstract_fits_and_is_honest(arms, small):
     text = summary.abstract(DATA, training(**arms), parts(), repair(), small)
     assert len(text.split()) <= 150 and ("small run" in text) == small
     assert ("No synthetic training set was part" in text) == (set(arms) == {"real"})
-    assert f"it recognises {100 * arms['real']:.1f} %" in text
+    assert f"a classifier recognises {100 * arms['real']:.1f} %" in text
     assert ("sd teaches less" in text) == ("sd" in arms) and ("real+sd +20.0 [+15.0, +25.0]" in text) == ("real+sd" in arms)
 
 
@@ -57,6 +57,15 @@ def test_the_legend_says_what_each_set_is():
         "real: 3,000 real training images. cd knows classes instead of words; its generator was trained from the shipped model "
         "on 70 real training images for 9 steps of 4.")
     assert summary.legend({}, DATA) == ""
+
+
+def test_the_abstract_first_leaves_out_names_and_then_the_question():
+    choice = repair()["choice"] | {"name": "filter; then late", "without": {"gain": result(0.1), "control": {"verdict": "worse"}}}
+    named = repair() | {"choice": choice}
+    longer = repair() | {"choice": choice | {"name": f"filter {'much ' * 60}; then late"}}
+    one, two = (summary.abstract(DATA, training(real=0.9, sd=0.7), parts(), each, True) for each in (named, longer))
+    assert "(filter; then late)" in one and "late alone" in one and one.count("Does a classifier") == 1
+    assert "much" not in two and "Does a classifier" in two and two.endswith("one: +10.0 [+9.0, +11.0], worse.")
 
 
 def test_limits_name_what_was_not_run():
