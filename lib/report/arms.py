@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.classifier import arms, fit
+from lib.generator.sets import learnt_from
 from lib.measure import accuracy
 from lib.report import plots, words
 from lib.report.figures import color, marks, palette, value
@@ -143,14 +144,14 @@ def empty(settings, names: Sequence[str]) -> str:
     return f"Not run in this profile, since the setting is empty: {'; '.join(left)}." if left else ""
 
 
-def traded(found: pd.DataFrame, learnt: Mapping[str, int] | None = None) -> str:
-    """What one real image is worth: a frame of `curves.trades`; `learnt` are real images that a set's own generator saw."""
+def traded(found: pd.DataFrame, sets: Mapping[str, Recipe]) -> str:
+    """What one real image is worth: a frame of `curves.trades`; and how many of them the traded sets' own generators saw."""
     if found.empty:
         return "No exchange rate: training.traded names no set."
     missing, there = found[found["real"].isna()], found[found["real"].notna()]
     said = [f"{'. '.join(map(_traded, part.to_dict('records')))}." for _, part in there.groupby("set", sort=False)]
-    said += [f"The generator of {name} had itself learnt from {count:,} real images." for name, count in (learnt or {}).items()
-             if count and name in set(there["set"])]
+    learnt = {name: learnt_from(sets[name]) for name in there["set"].unique()}
+    said += [f"The generator of {name} had itself learnt from {count:,} real images." for name, count in learnt.items() if count]
     return " ".join(said + [f"{name}: {why}." for name, why in zip(missing["set"], missing["said"], strict=True)])
 
 

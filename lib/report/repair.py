@@ -14,7 +14,7 @@ from lib.repair.late_layers import layers
 from lib.repair.registry import Remedy, helped, repairs
 from lib.report.figures import color, marks, palette
 from lib.report.tables import minus
-from lib.report.words import percent, points
+from lib.report.words import minused, percent, points
 
 ALONE = "no synthetic image"
 Gains = Mapping[str, Mapping[str, Mapping]]
@@ -91,8 +91,9 @@ def filters(remedies: Mapping[str, Remedy], gains: Gains) -> str:
     found = {name: gains[name]["control"] for name in sieved(remedies)}
     if not found:
         return "Filters are not among this profile's remedies."
-    said = [f"{name} is {points(one)} {'better' if _sign(one) > 0 else 'worse'} than a random filter of the same size "
-            f"({gains[name]['gain']['verdict'].split(':')[0]} as it is)" for name, one in found.items() if _sign(one)]
+    said = [f"{name} is {points(minused(one) if _sign(one) < 0 else one)} {'better' if _sign(one) > 0 else 'worse'} than a "
+            f"random filter of the same size ({gains[name]['gain']['verdict'].split(':')[0]} as it is)"
+            for name, one in found.items() if _sign(one)]
     return _capital("; ".join(said) + f"; {len(found)} filters were tried, not corrected for their number" if said else
                     f"none of {len(found)} filters can be told from a random one of the same size") + "."
 

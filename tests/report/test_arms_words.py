@@ -110,10 +110,14 @@ CURVES = {"0.2*real": 0.5, "real": 0.9, "0.2*sd": 0.3, "sd": 0.7, "0.2*real+sd":
 
 def test_the_price_of_a_real_image():
     found = curves.trades(points(**CURVES), ["sd", "cd"])
-    said = arms.traded(found)
+    sets = {"sd": Recipe("sd"), "cd": Recipe("cd")}
+    said = arms.traded(found, sets)
+    assert "learnt from" not in said
     assert said.startswith("What 20 real images teach (50.2 %): 2.2 [2.2, 2.2] (n = 3) images of sd for one real image. What 100")
     assert "not reached by 100 images of sd" in said and "cd: not run: a curve of 'cd' needs" in said
-    assert arms.traded(found[:0]).startswith("No exchange rate")
+    made = Recipe("sd", upstream={"generator": Recipe("trained", upstream={"real": Recipe("real", {"count": 70})})})
+    assert "The generator of sd had itself learnt from 70 real images." in arms.traded(found, {"sd": made})
+    assert arms.traded(found[:0], sets).startswith("No exchange rate")
 
 
 def test_mixed_names_both_ends():

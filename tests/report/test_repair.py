@@ -55,7 +55,7 @@ def test_the_curve_and_the_filters_in_words():
         "Filter by focus is 10.0 points ± 2.0 (n = 3) better than a random filter of the same size (better than sd as it is); 1 "
         "filters were tried, not corrected for their number.")
     worse = GAINS | {"filter by focus": {"gain": result(0.1), "control": result(-0.1)}}
-    assert "is −10.0 points ± 2.0 (n = 3) worse than a random" in repair.filters(REMEDIES, worse)
+    assert "is 10.0 points ± 2.0 (n = 3) worse than a random" in repair.filters(REMEDIES, worse)
 
 
 ROWS = [{"panel": "class", "part": "cube", "points": result(0.4)}, {"panel": "layer", "part": "layer3", "points": result(0.1)},
