@@ -64,7 +64,8 @@ def pretrain(folder: Path, scenes: int, hard: int, stages: Sequence[Stage], refi
     vae, tokenizer = PatchAutoencoder.from_pretrained(folder / "vae"), CLIPTokenizer.from_pretrained(folder / "tokenizer")
     generator = Generator.build(Design(), vae, tokenizer, seed=stages[0].legs[0].seed).to(device)
     every = examples(generator, pool.load(folder / "web", scenes) + pool.load(folder / "hard", hard))
-    plain, told, way = every.first(scenes), [], probe.learning(Store(folder), generator, stages[0].legs[0].batch)
+    plain, told = every.first(scenes), []
+    way = probe.learning(Store(folder.resolve()), generator, stages[0].legs[0].batch)
     for k, stage in enumerate(stages):
         log = Log(folder / f"stage-{k}")
         for leg in stage.legs:  # what is behind is seen from the state and costs nothing

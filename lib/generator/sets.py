@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from lib.compute import seed_of
 from lib.data import given, images
 from lib.data.images import ImageSet
 from lib.generator import conditional, probe, prompts
-from lib.generator.model import SHIPPED, Generator, GeneratorError
+from lib.generator.model import Generator, GeneratorError
 from lib.generator.models import fingerprint, loaded
 from lib.generator.sample import Drawn, Sampler, sample
 from lib.paths import PARAMS
@@ -155,15 +155,6 @@ def learnt_from(recipe: Recipe) -> int:
     if model is not None and "real" in model.upstream:
         return model.upstream["real"].settings["count"]
     return learned.settings["count"] if learned is not None else 0
-
-
-def prior(recipes: Mapping[str, Recipe]) -> str:
-    """What the shipped model itself took to train, if these sets begin with it."""
-    of = [name for name, recipe in recipes.items() if '"shipped"' in json.dumps(recipe.to_json())]
-    stages = json.loads((SHIPPED / "training.json").read_text(encoding="utf-8"))["stages"]
-    spent = sum(one["seconds"] for one in stages) / 60
-    return (f" Not counted, since it ships with the project: {spent:.0f} minutes that the model took to train with which "
-            f"{' and '.join([', '.join(of[:-1]), of[-1]] if len(of) > 1 else of)} begin{'s' * (len(of) == 1)}.") if of else ""
 
 
 def model(recipe: Recipe) -> str:

@@ -75,9 +75,9 @@ def moved(images: ImageSet, others: ImageSet) -> float:
     return float(np.sqrt(np.square(one - two).mean(1)).mean())
 
 
-def apart(hits: np.ndarray, others: np.ndarray) -> float:
+def apart(right: np.ndarray, others: np.ndarray) -> float:
     """Exact McNemar p of two sets whose images (n,) were drawn from the same noise: whether one is recognised more."""
-    gained, lost = int((hits & ~others).sum()), int((others & ~hits).sum())
+    gained, lost = int((right & ~others).sum()), int((others & ~right).sum())
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,11 @@ import pandas as pd
 from lib.generator import sets
 from lib.generator.embeddings import Learned
 from lib.generator.invert import Inverted
+from lib.generator.model import SHIPPED
 from lib.measure.accuracy import interval
+from lib.repair.registry import nodes
 from lib.report.figures import color, value
+from lib.report.words import listed
 from lib.store import Recipe
 
 Result = Mapping[str, float]
@@ -42,6 +46,16 @@ def introduced(made: Mapping[str, Recipe]) -> str:
     taught = {name: sets.taught(recipe.upstream["generator"]) for name, recipe in made.items()
               if recipe.step == sets.conditioned.name}
     return f"{'. '.join(said[recipe.step].format(name, taught=taught.get(name)) for name, recipe in made.items())}."
+
+
+def prior(made: Mapping[str, Recipe]) -> str:
+    """What the shipped model itself took to train, if these sets begin with it."""
+    begun = [name for name, recipe in made.items()
+             if any("shipped" in (one.settings.get("model"), one.settings.get("start")) for one in nodes(recipe))]
+    stages = json.loads((SHIPPED / "training.json").read_text(encoding="utf-8"))["stages"]
+    spent = sum(one["seconds"] for one in stages) / 60
+    return (f" Not counted, since it ships with the project: {spent:.0f} minutes that the model took to train with which "
+            f"{listed(begun)} begin{'s' * (len(begun) == 1)}.") if begun else ""
 
 
 def curves(inverted: Inverted, marks: Sequence[int]) -> pd.DataFrame:

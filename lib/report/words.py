@@ -151,7 +151,8 @@ def swept(points: pd.DataFrame, recipe: str, guidance: float) -> str:
     along = points[points["recipe"] == recipe].sort_values("guidance")
     said = points[points["guidance"] == guidance]
     own, others = said[said["recipe"] == recipe].iloc[0], said[said["recipe"] != recipe]
-    told = f"the same noise, n = {own['recognised']['n']} images each, exact paired tests over {len(points) - 1} comparisons"
+    told = (f"the same noise, n = {own['recognised']['n']} images each, exact paired tests corrected for {len(points) - 1} "
+            "comparisons")
     shares = listed([f"{_recognised(row)} at {row['guidance']:g}" for _, row in along.iterrows()])
     found = (f"By guidance the judge recognises {shares} ({_other(along, len(points))} told apart from {guidance:g}, which is in "
              f"use); the variety within a class goes from {along.iloc[0]['variety']['mean']:.1f} to "

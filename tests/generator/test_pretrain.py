@@ -52,6 +52,7 @@ def test_the_command_makes_a_model_in_two_processes(tmp_path):
     stages = json.loads((tmp_path / "made" / "training.json").read_text())["stages"]
     assert [one["legs"] for one in stages] == [[2, 4], [2, 4]] and [one["steps"] for one in stages] == [4, 4]
     assert Generator.load(tmp_path / "made").resolution == Design.resolution
+    assert (tmp_path / "work" / "probe").is_dir()  # and nothing beside the folder that was named
 
 
 def test_hard_scenes_have_their_classes_and_seeds_of_their_own(folder):

@@ -7,7 +7,7 @@ import pytest
 
 from lib.data import images
 from lib.generator import conditional, sets
-from lib.generator.model import SHIPPED, GeneratorError
+from lib.generator.model import GeneratorError
 from lib.generator.models import fingerprint
 from lib.generator.packed import pack, unpack
 from lib.generator.prompts import PromptError
@@ -101,15 +101,6 @@ def test_how_many_real_images_had_a_part(real):
              Recipe("di", upstream={"embeddings": embeddings, "generator": trained})]
     count = real.settings["count"]
     assert [sets.learnt_from(one) for one in known] == [0, count, 5, 5, count]
-
-
-def test_the_cost_of_the_shipped_model_is_named_where_sets_begin_with_it():
-    begun = Recipe("cd", upstream={"generator": Recipe("trained", {"start": "shipped"})})
-    stages = json.loads((SHIPPED / "training.json").read_text())["stages"]
-    minutes = f"{sum(one['seconds'] for one in stages) / 60:.0f} minutes"
-    said = sets.prior({"sd": Recipe("sd", {"model": "shipped"}), "cd": begun, "given": Recipe("given")})
-    assert minutes in said and said.endswith("with which sd and cd begin.")
-    assert sets.prior({"cd": begun}).endswith("with which cd begins.") and sets.prior({"given": Recipe("given")}) == ""
 
 
 def test_strange_names_and_long_prompts_are_drawn(world, tmp_path, monkeypatch):

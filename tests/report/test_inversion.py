@@ -1,5 +1,7 @@
 """Sentences, tables and the curve of the inversion chapter follow the data; each branch is reached by numbers that ask for it."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,9 @@ import torch
 
 from lib.generator.embeddings import Learned
 from lib.generator.invert import Inverted
+from lib.generator.model import SHIPPED
 from lib.report import figures, inversion, published
+from lib.store import Recipe
 
 
 def result(mean, half=0.01, n=60):
@@ -96,3 +100,13 @@ def test_nearer_ranks_sets_and_judges_ours_against_the_base():
     assert inversion.nearer({"di": "not run: why"}) == "not run: why"
     assert "97 % by real, 80 % by di, 70 % by sd are covered" in inversion.counterparts(found)
     assert inversion.counterparts({"di": "not run: why"}).endswith("finds most like it.")
+
+
+def test_the_cost_of_the_shipped_model_is_named_where_sets_begin_with_it():
+    begun = Recipe("cd", upstream={"generator": Recipe("trained", {"start": "shipped"})})
+    stages = json.loads((SHIPPED / "training.json").read_text())["stages"]
+    minutes = f"{sum(one['seconds'] for one in stages) / 60:.0f} minutes"
+    given = Recipe("given", {"classes": ["shipped"]})
+    said = inversion.prior({"sd": Recipe("sd", {"model": "shipped"}), "cd": begun, "given": given})
+    assert minutes in said and said.endswith("with which sd and cd begin.")
+    assert inversion.prior({"cd": begun}).endswith("with which cd begins.") and inversion.prior({"given": given}) == ""

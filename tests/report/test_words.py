@@ -92,7 +92,7 @@ def test_swept_names_all_ties_and_where_what_is_in_use_stands():
     assert "recognises 50.0 % at 1 and 70.0 % at 3 (1 told apart from 3, which is in use)" in sentence
     assert "from 9.0 to 7.0 grey levels" in sentence and "by 2 to 6 grey levels on average; two images of a class in" in sentence
     assert "most with “b” and “c” (80.0 %), least with “a” (70.0 %), and 70.0 % with “a”, which is in use (none told" in sentence
-    assert "n = 50 images each, exact paired tests over 3 comparisons" in sentence
+    assert "n = 50 images each, exact paired tests corrected for 3 comparisons" in sentence
     assert "none told apart from 3" in words.swept(frame.assign(p=0.02), "a", 3.0)  # 0.02 of three is chance
     assert "wording" not in words.swept(frame[:2], "a", 3.0)
 
