@@ -22,11 +22,11 @@ OUT   := reports/$(PROFILE)
 NAMES := $(sort $(patsubst notebooks/%.ipynb,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
 RUNS  := $(NAMES:%=$(OUT)/notebooks/%.ipynb)
 ifneq ($(shell find $(OUT) -newermt now -print -quit 2>/dev/null),)  # the clock was set back
-$(shell $(PY) -c 'import pathlib; from lib.stamps import date_back; date_back(pathlib.Path("$(OUT)"))')
+$(shell $(PY) -c 'import pathlib; from lib.core.freshness import date_back; date_back(pathlib.Path("$(OUT)"))')
 endif
 READY := $(if $(filter .venv/%,$(PY)),.venv/.ready)
 extra  = $(if $(READY),$(1:%=.venv/.%))
-run   = $(PY) -m lib.run
+run   = $(PY) -m lib.core.run
 
 .DEFAULT_GOAL := help
 .PHONY: help report notebooks test soak lab env pdf bench status plan pretrained fetch clean lock stamps
@@ -50,13 +50,13 @@ lab: $(READY) ## open JupyterLab on this machine only (NOTEBOOK=file to open one
 	@$(PY) -m jupyter lab --ip=127.0.0.1 $(LAB) "$(NOTEBOOK)"
 
 env: $(READY) $(call extra,$(EXTRAS)) ## build the environment and check it (EXTRAS=dask to add what clusters need)
-	@$(PY) -m lib.compute
+	@$(PY) -m lib.core.compute
 
 pdf: $(OUT)/report.html ## print the report through an installed Chromium
 	@$(run) pdf --profile $(PROFILE)
 
 bench: $(READY) ## speed comparisons (NAME=one of tests/bench), one JSON line each
-	@$(PY) -m tests.bench $(NAME)
+	@$(PY) -m lib.tools.bench $(NAME)
 
 status: $(READY) ## what is fresh and what is not, and why
 	@$(run) status --profile $(PROFILE)
@@ -65,17 +65,17 @@ plan: $(READY) ## what PROFILE would make, how long it takes here, disk, and wha
 	@$(PY) -m lib.plan --profile $(PROFILE)
 
 pretrained: $(READY) ## train the text-to-image model on rendered web scenes from nothing (hours; resumes)
-	@$(PY) -m lib.generator.pretrain
-	@$(PY) -m tests.generator.quality
+	@$(PY) -m lib.tools.pretrain
+	@$(PY) -m lib.tools.quality
 
 fetch: $(READY) ## download what PROFILE needs (models, data sets), resumable, hashes checked
-	@$(PY) -m lib.fetch --profile $(PROFILE)
+	@$(PY) -m lib.core.fetch --profile $(PROFILE)
 
 clean: ## remove what runs of PROFILE left in reports/ (the store stays)
 	rm -rf $(OUT)
 
 lock: ## make requirements*.txt again from environment.yml and pyproject.toml (needs uv)
-	@$(PY) -m tests.lock
+	@$(PY) -m lib.tools.lock
 
 # --- the graph: data -> inversion -> generation -> training -> summary -> report --------------------------------------------------
 done = $(1:%=$(OUT)/notebooks/%.ipynb)
@@ -99,7 +99,7 @@ $(NAMES:%=$(OUT)/stamps/%.json) $(OUT)/stamps/report.json: stamps
 	@:
 
 stamps: $(READY)
-	@$(PY) -m lib.stamps $(PROFILE)
+	@$(PY) -m lib.core.freshness $(PROFILE)
 
 # --- the environment: nothing but Python 3.11-3.13 is needed --------------------------------------------------------
 .venv/.ready: requirements.txt
@@ -111,7 +111,7 @@ stamps: $(READY)
 	@.venv/bin/python -c 'import pathlib, site; \
 	  pathlib.Path(site.getsitepackages()[0], "study.pth").write_text("$(CURDIR)\n")'
 	@.venv/bin/python -m ipykernel install --sys-prefix --name python3 --display-name "Synthetic training data" >/dev/null
-	@.venv/bin/python -m lib.compute >/dev/null
+	@.venv/bin/python -m lib.core.compute >/dev/null
 	@touch $@
 
 .venv/.%: requirements-%.txt .venv/.ready

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lib.paths import ROOT
+from lib.core.paths import ROOT
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from lib.store import step
+from lib.core.store import step
 
 
 def _note(recipe, i):
@@ -40,7 +40,7 @@ def sees(name, pause):
 
 @step(version=1)
 def spoils(store, recipe):
-    """Made for the first time, it harms a file of another artefact."""
+    """Made for the first time, it harms a file of another artifact."""
     def write(path):
         if not Path(recipe.settings["path"] + ".spoilt").exists():
             Path(recipe.settings["path"] + ".spoilt").touch()
@@ -53,7 +53,7 @@ def spoils(store, recipe):
 def total(store, recipe):
     """The sum of upstream `source`, scaled."""
     def write(path):
-        files = store.make(recipe.upstream["source"]).files
+        files = store.make(recipe.inputs["source"]).files
         path.write_text(str(recipe.settings["scale"] * sum(int(f.read_text()) for f in files)))
     return {"total.txt": write}
 

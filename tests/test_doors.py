@@ -20,18 +20,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib import settings as study
 from lib.classifier import arms
-from lib.data import given as published
-from lib.data import images, sources
-from lib.generator import prompts
-from lib.generator.model import Generator, GeneratorError
-from lib.paths import PARAMS
+from lib.core import config as study
+from lib.core.paths import PARAMS
+from lib.core.store import Store, _seal
+from lib.data import cifake as published
+from lib.data import imageset as images
+from lib.data import sources
+from lib.diffusion import prompts
+from lib.diffusion.model import Generator, GeneratorError
 from lib.report import ReportError, tables
-from lib.store import Store, _seal
 from tests import steps
 from tests.classifier.toys import toy
-from tests.generator import tiny
+from tests.diffusion import tiny
 
 pytestmark = pytest.mark.doors
 BASE = yaml.safe_load((PARAMS / "defaults.yaml").read_text())
@@ -227,7 +228,7 @@ def test_any_archive(tmp_path_factory, names, data):
 @cases(250)
 @given(PLAIN | st.fixed_dictionaries({}, optional={"files": PLAIN | st.dictionaries(st.sampled_from(
     ["0.txt", "1.txt", "../0.txt", "/etc/passwd", "", ".", "a\x00b", "x" * 300]), PLAIN | st.just({"sha256": "0", "bytes": 1})),
-    "made": PLAIN, "settings": PLAIN, "upstream": PLAIN}), st.booleans(), st.sampled_from(["manifest.json", "journal.json"]))
+    "made": PLAIN, "settings": PLAIN, "inputs": PLAIN}), st.booleans(), st.sampled_from(["manifest.json", "journal.json"]))
 def test_any_manifest_or_journal(tmp_path_factory, tree, sealed, name):
     root = tmp_path_factory.mktemp("store")
     store, recipe = Store(root), steps.numbers({"count": 2})
@@ -286,7 +287,7 @@ def model(tmp_path_factory):
     return tiny.of_text().save(tmp_path_factory.mktemp("model"))
 
 
-HOMES = st.sampled_from([["os", "system"], ["antigravity", "x"], ["builtins", "eval"], ["lib.generator.model", "Generator"],
+HOMES = st.sampled_from([["os", "system"], ["antigravity", "x"], ["builtins", "eval"], ["lib.diffusion.model", "Generator"],
                          ["diffusers", "DiffusionPipeline"], ["diffusers", "UNet2DConditionModel"], ["transformers", "pipeline"],
                          ["transformers", "CLIPTextModel"], ["diffusers", "..os"], [None, None], ["evil", "Evil"]]) | PLAIN
 

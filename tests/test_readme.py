@@ -11,8 +11,8 @@ import sys
 import pytest
 import yaml
 
-from lib import settings
-from lib.paths import ROOT
+from lib.core import config as settings
+from lib.core.paths import ROOT
 from tests.conftest import make
 
 TEXT = (ROOT / "README.md").read_text()

@@ -1,7 +1,7 @@
 """Arms: training sets written as sums of image sets, e.g. `real`, `0.1*real+sd`, `sd@4x`.
 
 A name alone means as many images as `real` has, or the whole set where it is smaller; `@4x` means four times as many;
-a share in front keeps that part of each class. Parts are nested: for one seed, `0.1*real` lies within `0.5*real`, and
+a share in front keeps that part of each class. FileWriters are nested: for one seed, `0.1*real` lies within `0.5*real`, and
 `sd@2x` within `sd@4x`.
 """
 
@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from lib import compute
-from lib.data import checks, images
-from lib.data.images import ImageSet
-from lib.store import Recipe, Store
+from lib.core import compute
+from lib.core.store import ArtifactSpec, Store
+from lib.data import checks
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
 
 TERM = re.compile(r"(?:(?P<share>\d+(?:\.\d+)?)\*)?(?P<name>[a-z][a-z0-9_-]*)(?:@(?P<times>\d+(?:\.\d+)?)x)?")
 MOST = 1000  # times as many images as `real` has
@@ -139,6 +140,6 @@ def report(arms: Iterable[str], sets: Mapping[str, ImageSet], test: ImageSet, se
     return pd.DataFrame(rows)
 
 
-def pixels(store: Store, recipe: Recipe) -> ImageSet:
+def pixels(store: Store, recipe: ArtifactSpec) -> ImageSet:
     """The image set of a recipe."""
     return images.load(store.make(recipe))

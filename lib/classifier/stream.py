@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from lib.classifier import arms
-from lib.store import Artefact
+from lib.core.store import Artifact
 
 CHUNK = 64  # images decoded at once
 
@@ -64,11 +64,11 @@ class Shards:
                 yield from _read(*self.parts[k])
 
 
-def opened(arm: str, artefacts: Mapping[str, Artefact], seed: int, base: int | None, buffer: int) -> Shards:
+def opened(arm: str, artifacts: Mapping[str, Artifact], seed: int, base: int | None, buffer: int) -> Shards:
     """The same images that `arms.assemble` takes, none of them read yet."""
     parts, first, seen = [], None, []
     for term in arms.parse(arm):
-        files = artefacts[term.name].files
+        files = artifacts[term.name].files
         labels = [pq.read_table(path, columns=["label"])["label"].to_numpy() for path in files]
         features = json.loads(pq.read_schema(files[0]).metadata[b"huggingface"])["info"]["features"]
         kind = tuple(features["label"]["names"]), len(next(_read(files[0], np.arange(1)))[0][0])

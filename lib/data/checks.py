@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from lib.data.images import ImageSet
+from lib.data.imageset import ImageSet
 
 
 class LeakError(RuntimeError):

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import yaml
 
-from lib.compute import seed_of
-from lib.data import archive
-from lib.data.archive import Entry
+from lib.core.compute import seed_of
+from lib.core.paths import PARAMS
+from lib.data import archives as archive
+from lib.data.archives import Entry
 from lib.data.sources import Source, SourceError
-from lib.paths import PARAMS
 
 FOLDER = re.compile(r"(?:.*/)?(?P<split>train|val)/(?P<id>n\d{8})/[^/.][^/]*\.(?i:jpe?g)")
 MOLE = re.compile(r"(?:.*/)?(?P<id>ISIC_\d+)\.(?i:jpe?g)")

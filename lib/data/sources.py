@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lib import workers
-from lib.compute import seed_of
-from lib.data import images, world
-from lib.data.images import ImageSet
-from lib.paths import ROOT
-from lib.store import Recipe, Store, step
+from lib import world
+from lib.core import workers
+from lib.core.compute import seed_of
+from lib.core.paths import ROOT
+from lib.core.store import ArtifactSpec, Store, step
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # not those that Pillow hands to other programs
 DAMAGE = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, struct.error,
@@ -43,7 +44,7 @@ class Source:
 
 
 @step(version=1)
-def real(store: Store, recipe: Recipe) -> dict[str, Callable]:
+def real(store: Store, recipe: ArtifactSpec) -> dict[str, Callable]:
     """The first `count` images of one split, as shards."""
     wanted = recipe.settings
     source = open_source(wanted["source"], wanted["path"], wanted["resolution"], recipe.seed, skipped=wanted.get("skipped", ()))
@@ -55,7 +56,7 @@ def real(store: Store, recipe: Recipe) -> dict[str, Callable]:
     return {name: functools.partial(write, positions) for name, positions in parts.items()}
 
 
-def recipes(data: Any, seed: int) -> dict[str, Recipe]:
+def recipes(data: Any, seed: int) -> dict[str, ArtifactSpec]:
     """`train`, `test` and the shift sets of a source, as section `data` of the settings wants them."""
     source = open_source(data.source, data.path, data.resolution, seed, data.bad_files)
     shifts = [split for split in source.splits if split.startswith("shift-")]
@@ -71,7 +72,7 @@ def recipes(data: Any, seed: int) -> dict[str, Recipe]:
 
 def open_source(name: str, path: str, size: int, seed: int, bad_files: int = 0, skipped: Sequence[str] = ()) -> Source:
     """The source of that name, delivering images of size x size, without up to so many bad files, or without those named."""
-    from lib.data import downloads, given  # which need this module
+    from lib.data import downloads, cifake as given  # which need this module
 
     where = ROOT / path
     openers = {"world": lambda: _world(size, seed), "digits": lambda: _digits(size, seed),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lib.data.images import ImageSet
+from lib.data.imageset import ImageSet
 
 NEEDED = {"mask", "K", "R", "vanishing_points", "horizon", "light"}
 

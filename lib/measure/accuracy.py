@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from lib import compute, progress, schedule
-from lib.classifier import fit
+from lib.classifier import train as fit
 from lib.classifier.model import predict
-from lib.data import images
-from lib.store import Parts, Recipe, Store, step
+from lib.core import compute, progress
+from lib.core import executor as schedule
+from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.data import imageset as images
 
 NAMES = ("accuracy", "balanced", "auroc", "top5", "ece")  # what `measures` can find
 TOP5 = 20  # classes from which on the right one among the first five is worth a number
@@ -105,22 +106,22 @@ def measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 @step(version=1)
-def logits(store: Store, recipe: Recipe) -> Parts:
+def logits(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """What one classifier says of one image set: logits (n, classes)."""
     def write(path: Path) -> None:
-        model, _ = fit.opened(store.make(recipe.upstream["classifier"]))
-        pixels = torch.from_numpy(images.load(store.make(recipe.upstream["images"])).images)
+        model, _ = fit.opened(store.make(recipe.inputs["classifier"]))
+        pixels = torch.from_numpy(images.load(store.make(recipe.inputs["images"])).images)
         save_file({"logits": predict(model.to(compute.device(recipe.settings["device"])), pixels)}, path)
     return {"logits.safetensors": write}
 
 
-def said(store: Store, classifier: Recipe, pictures: Recipe, device: str) -> np.ndarray:
+def said(store: Store, classifier: ArtifactSpec, pictures: ArtifactSpec, device: str) -> np.ndarray:
     """Logits (n, classes) that a classifier gives an image set."""
     made = store.make(logits({"device": device}, classifier=classifier, images=pictures))
     return load_file(made.path("logits.safetensors"))["logits"].numpy()
 
 
-def scores(store: Store, classifiers: dict[str, list[Recipe]], sets: dict[str, Recipe], device: str) -> pd.DataFrame:
+def scores(store: Store, classifiers: dict[str, list[ArtifactSpec]], sets: dict[str, ArtifactSpec], device: str) -> pd.DataFrame:
     """One row an arm, seed and set: its `measures`, share right by class, confusion, and reliability bins."""
     schedule.make(store, [logits({"device": device}, classifier=classifier, images=recipe)
                           for seeds in classifiers.values() for classifier in seeds for recipe in sets.values()])

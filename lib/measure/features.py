@@ -21,11 +21,11 @@ from torchvision.datasets.utils import download_url
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import Normalize
 
-from lib import compute, progress
-from lib.classifier import fit
-from lib.data import images
+from lib.classifier import train as fit
+from lib.core import compute, progress
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step
+from lib.data import imageset as images
 from lib.measure.representation import penultimate
-from lib.store import Artefact, Parts, Recipe, Store, step
 
 FID = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 DINO = {"dinov2": ("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c")}  # hub id and revision
@@ -49,13 +49,13 @@ class Network:
 
 
 @step(version=1)
-def features(store: Store, recipe: Recipe) -> Parts:
+def features(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Features (n, d) float32 of upstream `images` by the network of the settings, `own` being upstream `classifier`."""
     def write(path: Path) -> None:
         name, resize = recipe.settings["network"], recipe.settings["resize"]
-        network = opened(name, store.make(recipe.upstream["classifier"]) if "classifier" in recipe.upstream else None)
+        network = opened(name, store.make(recipe.inputs["classifier"]) if "classifier" in recipe.inputs else None)
         network.body.to(compute.device(recipe.settings["device"]))
-        pictures = images.load(store.make(recipe.upstream["images"])).images
+        pictures = images.load(store.make(recipe.inputs["images"])).images
         found = extract(network, pictures, resize)
         way = "as they are, at" if pictures.shape[1:3] == (network.size,) * 2 else f"{resize} with antialiasing to"
         facts = {"network": name, "resize": f"{way} {network.size} px"}
@@ -64,7 +64,7 @@ def features(store: Store, recipe: Recipe) -> Parts:
     return {"features.safetensors": write}
 
 
-def of(store: Store, pictures: Recipe, device: str, network: str = "own", classifier: Recipe | None = None,
+def of(store: Store, pictures: ArtifactSpec, device: str, network: str = "own", classifier: ArtifactSpec | None = None,
        resize: str = "bicubic") -> tuple[np.ndarray, dict[str, str]]:
     """Features (n, d) of an image set, from the store or made, and the `network` and `resize` that every table names."""
     upstream = {"images": pictures} | ({"classifier": classifier} if network == "own" and classifier else {})
@@ -87,7 +87,7 @@ def extract(network: Network, pictures: np.ndarray, resize: str = "bicubic", bat
     return torch.cat(found).numpy()
 
 
-def opened(name: str, classifier: Artefact | None = None, here: bool = True) -> Network:
+def opened(name: str, classifier: Artifact | None = None, here: bool = True) -> Network:
     """A network with its weights, from this machine alone; with `here` false they are downloaded where they are missing."""
     if name not in NETWORKS:
         raise FeatureError(f"no feature network {name!r}; there are {', '.join(NETWORKS)}")
@@ -99,7 +99,7 @@ def opened(name: str, classifier: Artefact | None = None, here: bool = True) -> 
         raise FeatureError(f"not run: no weights of {name} here; `make fetch PROFILE=…` brings them\n{error}") from error
 
 
-def _own(classifier: Artefact | None) -> Network:
+def _own(classifier: Artifact | None) -> Network:
     """A classifier up to its head, at the size that it was trained at."""
     if classifier is None:
         raise FeatureError("network `own` is a classifier of this study: give its recipe as `classifier`")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.special import rel_entr
 
-from lib.compute import seed_of
+from lib.core.compute import seed_of
 from lib.data import checks
 from lib.measure.accuracy import interval
 

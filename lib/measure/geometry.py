@@ -20,10 +20,10 @@ from scipy.spatial.distance import cdist
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from lib import compute
-from lib.data import world
+from lib import world
+from lib.core import compute
+from lib.core.workers import processes
 from lib.measure.vanishing import Found, GeometryError, Rays, segments, to_pixels, vanishing_points
-from lib.workers import processes
 
 TOLERANCE = 2.0  # degrees within which a segment counts as explained
 USUAL = 1.2  # focal length in longer sides that tells upright from level points where the camera is unknown

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lib.data.images import ImageSet
+from lib.data.imageset import ImageSet
 
 DARK = 0.65  # of the floor's usual brightness, below which a pixel may be shadow
 LEAST = 0.004  # share of the picture that a shadow must cover to be judged

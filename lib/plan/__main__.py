@@ -8,15 +8,16 @@ import time
 from collections import Counter
 from concurrent.futures import wait
 
-from lib import compute, fetch, progress, settings, workers
-from lib.generator.model import GeneratorError
-from lib.paths import REPORTS
+from lib.core import compute, fetch, progress, workers
+from lib.core import config as settings
+from lib.core.config import SettingsError
+from lib.core.freshness import names, read
+from lib.core.paths import REPORTS
+from lib.core.store import ArtifactSpec, Store, StoreError, write_json
+from lib.diffusion.model import GeneratorError
 from lib.plan import chapters, hours, paper, rates, units
 from lib.plan.chapters import Known
 from lib.plan.units import Unit, Units
-from lib.settings import SettingsError
-from lib.stamps import names, read
-from lib.store import Recipe, Store, StoreError, write_json
 
 PROBE = 30.0  # seconds of measuring, by as many processes at a time as the study will have
 DEAR = 6  # units that are measured again for longer
@@ -26,7 +27,7 @@ SHOWN = {"write": "images", "train": "classifier steps", "train again": "classif
 COLUMNS = {"wall": "from nothing", "wall left": "still", "wall measured": "last run", "work": "work",
            "of it measured": "of it made", "work measured": "it took"}
 LEGEND = ["from nothing: by the clock, with an empty store; still: as things stand; last run: by the clock, with what was there;",
-          "work: of all processes together; of it made: of the artefacts that are there, beside what those really took"]
+          "work: of all processes together; of it made: of the artifacts that are there, beside what those really took"]
 
 
 def plan(profile: str, probe: float = PROBE) -> dict:
@@ -75,8 +76,8 @@ def price(store: Store, device: str, one: Unit, count: int, seconds: float) -> f
     return sum(task.result() for task in wait(tasks).done) / count
 
 
-def chapter(name: str, recipes: list[Recipe], known: Known, prices: dict[Unit, float], store: Store, count: int) -> dict:
-    """A chapter from nothing and as it stands, and what was measured of those of its artefacts that are there."""
+def chapter(name: str, recipes: list[ArtifactSpec], known: Known, prices: dict[Unit, float], store: Store, count: int) -> dict:
+    """A chapter from nothing and as it stands, and what was measured of those of its artifacts that are there."""
     spent = hours.spent(recipes, known.count, prices, count)
     there = {one.key: store.share(one) for one in recipes}
     absent = [one for one in recipes if there[one.key] < 1]
@@ -90,7 +91,7 @@ def chapter(name: str, recipes: list[Recipe], known: Known, prices: dict[Unit, f
             "of it measured": sum(spent[one.key] for one in whole), "work measured": sum(map(store.seconds, whole))}
 
 
-def amounts(recipes: list[Recipe], known: Known) -> dict[str, int]:
+def amounts(recipes: list[ArtifactSpec], known: Known) -> dict[str, int]:
     """Images, steps, updates and noise predictions of a chapter."""
     found = Counter()
     for one, amount in units.total(recipes, known.count).items():
@@ -105,8 +106,8 @@ def sets(known: Known, store: Store) -> dict[str, dict]:
                    "state": store.state(one)} for name, one in {**known.real, **known.sets}.items()}
 
 
-def disk(made: dict[str, list[Recipe]], known: Known, store: Store) -> dict[str, float]:
-    """Gigabytes of all artefacts, and of those that are not there."""
+def disk(made: dict[str, list[ArtifactSpec]], known: Known, store: Store) -> dict[str, float]:
+    """Gigabytes of all artifacts, and of those that are not there."""
     every = [one for recipes in made.values() for one in recipes]
     size = {one.key: units.size(one, known.count) / 1e9 for one in every}
     return {"all": sum(size.values()), "left": sum(size[one.key] * (1 - store.share(one)) for one in every)}

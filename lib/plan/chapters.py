@@ -1,6 +1,6 @@
 """The recipes that each chapter asks the store for, before anything is made: the same calls as in the notebooks.
 
-A test holds the two together: after a run of `smoke` every artefact in its store is one of these.
+A test holds the two together: after a run of `smoke` every artifact in its store is one of these.
 """
 
 from __future__ import annotations
@@ -12,20 +12,27 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from lib import fetch
-from lib.classifier import arms, fit
-from lib.data import given, sources
+from lib.classifier import arms
+from lib.classifier import train as fit
+from lib.core import fetch
+from lib.core.config import Generation, Settings, Study
+from lib.core.paths import PARAMS, ROOT
+from lib.core.store import ArtifactSpec, Store
+from lib.data import cifake as given
+from lib.data import sources
 from lib.data.sources import SourceError
-from lib.generator import inversions, sets
-from lib.measure import accuracy, attended, curves, features, lines, represented, verdict
-from lib.paths import PARAMS, ROOT
-from lib.repair import filter as filters
-from lib.repair import gap, registry, split
+from lib.diffusion import inversions, sets
+from lib.measure import accuracy, features
+from lib.measure import geometry_steps as lines
+from lib.measure import gradcam_steps as attended
+from lib.measure import reference as verdict
+from lib.measure import representation_steps as represented
+from lib.measure import scaling as curves
+from lib.remedies import filter as filters
+from lib.remedies import gap, registry, split
 from lib.report import arms as said
-from lib.settings import Generation, Settings, Study
-from lib.store import Recipe, Store
 
-Chapters = dict[str, list[Recipe]]
+Chapters = dict[str, list[ArtifactSpec]]
 NAMELESS = 10  # classes where neither the data nor a file of facts is here; they cost next to nothing
 
 
@@ -35,11 +42,11 @@ class Known:
 
     study: Study
     data: dict  # classes, sizes, resolution, as 01_data leaves them
-    real: dict[str, Recipe]  # train, test, shifts
+    real: dict[str, ArtifactSpec]  # train, test, shifts
     labels: np.ndarray  # of the training images
-    sets: dict[str, Recipe] = field(default_factory=dict)  # sd, cd, di …
-    points: list[Recipe] = field(default_factory=list)  # of the sweep over wording and guidance
-    models: dict[str, list[Recipe]] = field(default_factory=dict)  # classifiers of each arm
+    sets: dict[str, ArtifactSpec] = field(default_factory=dict)  # sd, cd, di …
+    points: list[ArtifactSpec] = field(default_factory=list)  # of the sweep over wording and guidance
+    models: dict[str, list[ArtifactSpec]] = field(default_factory=dict)  # classifiers of each arm
     guessed: set[str] = field(default_factory=set)  # keys of what only the run can say
 
     @property
@@ -47,19 +54,19 @@ class Known:
         """How many classes."""
         return len(self.data["classes"])
 
-    def logits(self, classifiers: Iterable[Recipe], pictures: Iterable[Recipe]) -> list[Recipe]:
+    def logits(self, classifiers: Iterable[ArtifactSpec], pictures: Iterable[ArtifactSpec]) -> list[ArtifactSpec]:
         """What these classifiers say of these sets."""
         pictures = list(pictures)
         return [accuracy.logits({"device": self.study.device}, classifier=one, images=part)
                 for one in classifiers for part in pictures]
 
-    def features(self, pictures: Iterable[Recipe], network: str, own: Recipe) -> list[Recipe]:
+    def features(self, pictures: Iterable[ArtifactSpec], network: str, own: ArtifactSpec) -> list[ArtifactSpec]:
         """What a network sees in these sets."""
         upstream = {"classifier": own} if network == "own" else {}
         return [features.features({"network": network, "resize": "bicubic", "device": self.study.device}, images=one, **upstream)
                 for one in pictures]
 
-    def size(self, recipe: Recipe, most: int) -> int:
+    def size(self, recipe: ArtifactSpec, most: int) -> int:
         """Images of a set, at most so many."""
         return min(recipe.settings["count"], most)
 
@@ -101,14 +108,14 @@ def named(facts: str) -> list[str]:
     return [f"class {k}" for k in range(NAMELESS)]
 
 
-def labels(store: Store, train: Recipe, classes: int) -> np.ndarray:
+def labels(store: Store, train: ArtifactSpec, classes: int) -> np.ndarray:
     """Of the training images where they are made; else classes in turn, as every source but a folder gives them."""
     made = store.found(train)
     parts = [pq.read_table(path, columns=["label"])["label"].to_numpy() for path in made.files] if made else []
     return np.concatenate(parts) if parts else np.arange(train.settings["count"]) % classes
 
 
-def inversion(loaded: Settings, known: Known) -> list[Recipe]:
+def inversion(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section = loaded.inversion
     if section.prior == "given" and not fetch.downloaded(ROOT / section.given):
         section = section.model_copy(update={"prior": "real"})  # which takes as long
@@ -117,7 +124,7 @@ def inversion(loaded: Settings, known: Known) -> list[Recipe]:
     return [*made.values(), *(inversions.faster(made["embeddings"], section.tried).values() if made else ())]
 
 
-def generation(loaded: Settings, known: Known) -> list[Recipe]:
+def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section, real = loaded.generation, known.real
     made = others(section, known)
     made |= sets.recipes(section.model_copy(update={"sets": [name for name in section.sets if name not in made]}), known.study,
@@ -126,12 +133,12 @@ def generation(loaded: Settings, known: Known) -> list[Recipe]:
     points = known.points = list(sets.sweeps(section, known.study, known.data).values()) if "sd" in made else []
     judge = verdict.judge(known.study, known.data, real["train"], section.judge_epochs)
     looked = [real["test"], *known.sets.values()]
-    halves = [given.copies_of(one, "FAKE") for one in made.values() if one.step == given.given.name]
+    halves = [given.copies_of(one, "FAKE") for one in made.values() if one.kind == given.given.name]
     return [*made.values(), *halves, *points, judge, *known.logits([judge], [*looked, *points]),
             *known.features([real["train"], *looked], "own", judge)]
 
 
-def others(section: Generation, known: Known) -> dict[str, Recipe]:
+def others(section: Generation, known: Known) -> dict[str, ArtifactSpec]:
     """Sets that somebody else made, where their files are not here."""
     wanted = [name for name in section.sets if name == sets.GIVEN or (name, section.model) == ("sd", sets.GIVEN)]
     shared = {"path": section.given, "count": section.images, "size": known.data["resolution"], "shard": 500, "skipped": [],
@@ -139,7 +146,7 @@ def others(section: Generation, known: Known) -> dict[str, Recipe]:
     return {name: given.given(shared, known.study.seed) for name in wanted if not fetch.downloaded(ROOT / section.given)}
 
 
-def training(loaded: Settings, known: Known) -> list[Recipe]:
+def training(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section, swept = loaded.training, said.wordings(known.points) if loaded.training.wordings else {}
     every = {"real": known.real["train"], **known.sets, **swept}
     points = [*swept, *(arm for order in curves.drawn(section).values() for arm in order)]
@@ -157,11 +164,11 @@ def training(loaded: Settings, known: Known) -> list[Recipe]:
             *known.logits(base, seen)]
 
 
-def gradcam(loaded: Settings, known: Known) -> list[Recipe]:
+def gradcam(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section, test = loaded.gradcam, known.real["test"]
     base = known.models["real" if "real" in known.models else next(iter(known.models))]
 
-    def maps(classifiers: Iterable[Recipe], pictures: Recipe, most: int) -> list[Recipe]:
+    def maps(classifiers: Iterable[ArtifactSpec], pictures: ArtifactSpec, most: int) -> list[ArtifactSpec]:
         count = known.size(pictures, most)
         return [attended.recipe(attended.attended, one, pictures, count, known.study) for one in classifiers]
     found = [one for seeds in known.models.values() for one in maps(seeds, test, section.images)]
@@ -173,14 +180,14 @@ def gradcam(loaded: Settings, known: Known) -> list[Recipe]:
                     for seeds in known.models.values()]
 
 
-def geometry(loaded: Settings, known: Known) -> list[Recipe]:
+def geometry(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section, seed = loaded.geometry, known.study.seed
     how = {"count": section.images} | ({"native": True} if section.native else {})
     return [lines.calibration({"sizes": section.sizes, "scenes": section.scenes}, seed),
             *(lines.lines(how, seed, images=part) for part in (known.real["test"], *known.sets.values()))]
 
 
-def representation(loaded: Settings, known: Known) -> list[Recipe]:
+def representation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     plan = represented.Plan(loaded.representation, known.study, known.data, known.real, known.models)
     pictures = list(plan.sets(known.sets).values())
     large, found = [one for one in pictures if one.settings["count"] >= plan.count], plan.every()  # smaller sets are refused
@@ -190,7 +197,7 @@ def representation(loaded: Settings, known: Known) -> list[Recipe]:
             *(plan.memory(one) for one in large)]
 
 
-def repair(loaded: Settings, known: Known) -> list[Recipe]:
+def repair(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section, train, test = loaded.repair, known.real["train"], known.real["test"]
     fitted, validation = split.parts(train, section.validation, known.study.seed)
     held = len(arms.positions(arms.Term("validation", section.validation), known.labels, None, 0))
@@ -208,21 +215,21 @@ def repair(loaded: Settings, known: Known) -> list[Recipe]:
             *second(tried, known, [test, validation])]
 
 
-def second(tried: dict, known: Known, tests: list[Recipe]) -> list[Recipe]:
+def second(tried: dict, known: Known, tests: list[ArtifactSpec]) -> list[ArtifactSpec]:
     """A stand-in for the remedy on top of a remedy, of which only the run can say what it is: the costliest of them."""
     last = max((one for one in tried.values() if one.candidate and one.changes == "weights" and one.k == 0),
                key=lambda one: one.real, default=None)
     seeds = last.classifiers if last else []
-    again = [Recipe(one.step, one.settings, one.upstream | {"classifier": one}, one.seed) for one in seeds]
+    again = [ArtifactSpec(one.kind, one.settings, one.inputs | {"classifier": one}, one.seed) for one in seeds]
     found = [*again, *known.logits(again, tests)]
     known.guessed |= {one.key for one in found}
     return found
 
 
-def closure(recipes: Iterable[Recipe], seen: set[str]) -> Iterator[Recipe]:
+def closure(recipes: Iterable[ArtifactSpec], seen: set[str]) -> Iterator[ArtifactSpec]:
     """These recipes and all upstream of them, upstream first, none that was seen before."""
     for recipe in recipes:
         if recipe.key not in seen:
             seen.add(recipe.key)
-            yield from closure(recipe.upstream.values(), seen)
+            yield from closure(recipe.inputs.values(), seen)
             yield recipe

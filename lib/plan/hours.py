@@ -1,4 +1,4 @@
-"""From units and their prices to hours: what each artefact takes, and when the last of many workers is done."""
+"""From units and their prices to hours: what each artifact takes, and when the last of many workers is done."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from lib.data import given, sources
-from lib.measure import features, lines, represented
+from lib.core.store import ArtifactSpec
+from lib.data import cifake as given
+from lib.data import sources
+from lib.measure import features
+from lib.measure import geometry_steps as lines
+from lib.measure import representation_steps as represented
 from lib.plan import units
 from lib.plan.chapters import Known
 from lib.plan.units import Unit, Units, unit
-from lib.repair import split
-from lib.store import Recipe
+from lib.remedies import split
 
 Prices = Mapping[Unit, float]
 ONE_BY_ONE = {step.name for step in (sources.real, given.given, given.copies, features.features, represented.compared,
@@ -23,11 +26,11 @@ ITSELF = {"00_summary": 10, "01_data": 14, "02_inversion": 38, "03_generation": 
 PACE, PACED = unit("pace"), 0.01  # s: plain work of a processor then; where that takes longer, so do kernels and figures
 KEPT = 4  # image sets that a process keeps
 SEEDS = 3  # tasks that read the same sets come about so many at a time
-FILE = 0.05  # s: a file of an artefact, opened, written and synced
+FILE = 0.05  # s: a file of an artifact, opened, written and synced
 
 
-def spent(recipes: Iterable[Recipe], classes: int, prices: Prices, workers: int) -> dict[str, float]:
-    """Seconds of each artefact of a chapter by its key; each process reads an image set again when it has read four others."""
+def spent(recipes: Iterable[ArtifactSpec], classes: int, prices: Prices, workers: int) -> dict[str, float]:
+    """Seconds of each artifact of a chapter by its key; each process reads an image set again when it has read four others."""
     found, kept = {}, []
     for recipe in recipes:
         loads = Counter()
@@ -43,16 +46,16 @@ def seconds(wanted: Units, prices: Prices) -> float:
     return sum(amount * prices.get(one, 0.0) for one, amount in wanted.items())
 
 
-def wall(recipes: Iterable[Recipe], spent: Mapping[str, float], workers: int) -> float:
+def wall(recipes: Iterable[ArtifactSpec], spent: Mapping[str, float], workers: int) -> float:
     """Seconds until all of these (upstream first) are made by so many workers, a file each; `spent` is by key."""
     there, free, alone, waiting = {}, [0.0] * workers, 0.0, {one.key: one for one in recipes}
-    wanted = {up.key for one in waiting.values() for up in one.upstream.values()}
+    wanted = {up.key for one in waiting.values() for up in one.inputs.values()}
     while waiting:
-        ready = {key: max((there.get(up.key, 0.0) for up in one.upstream.values()), default=0.0) for key, one in waiting.items()
-                 if not any(up.key in waiting for up in one.upstream.values())}
+        ready = {key: max((there.get(up.key, 0.0) for up in one.inputs.values()), default=0.0) for key, one in waiting.items()
+                 if not any(up.key in waiting for up in one.inputs.values())}
         recipe = waiting.pop(min(ready, key=lambda key: (ready[key], key not in wanted)))
-        if recipe.step in ONE_BY_ONE | WITHIN:
-            alone += spent[recipe.key] / (workers if recipe.step in WITHIN else 1)
+        if recipe.kind in ONE_BY_ONE | WITHIN:
+            alone += spent[recipe.key] / (workers if recipe.kind in WITHIN else 1)
             continue
         each, ends = spent[recipe.key] / units.files(recipe), []
         for _ in range(units.files(recipe)):
@@ -68,10 +71,10 @@ def own(chapter: str, known: Known, prices: Prices) -> float:
 
 
 def itself(chapter: str, known: Known) -> Units:
-    """What a notebook computes besides artefacts: it reads sets, and compares thumbnails of all with all."""
+    """What a notebook computes besides artifacts: it reads sets, and compares thumbnails of all with all."""
     sizes = {name: units.count(one) for name, one in known.sets.items()}
     train, test, made = units.count(known.real["train"]), units.count(known.real["test"]), sum(sizes.values())
-    arms = [sum(min(sizes.get(name, train), train) for name in one[0].upstream) for one in known.models.values()]
+    arms = [sum(min(sizes.get(name, train), train) for name in one[0].inputs) for one in known.models.values()]
     pairs = {"01_data": train * (train + test), "02_inversion": train * (train + test + 3 * sizes.get("di", 0)),
              "03_generation": train * (made + test), "04_training": sum(arms) * test}
     reads = {"01_data": sum(map(units.count, known.real.values())), "02_inversion": train + test + sizes.get("di", 0),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from lib.core.config import Settings
+from lib.core.store import Store
 from lib.plan import chapters, hours, rates, units
 from lib.plan.hours import Prices
-from lib.settings import Settings
-from lib.store import Store
 
 LONG = 24 * 3600  # s: above this a plan says what many GPUs would take
 MANY = (8, 64)

@@ -24,19 +24,24 @@ import torch
 from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import compute, fetch, progress
-from lib.classifier import fit
+from lib import world
+from lib.classifier import train as fit
 from lib.classifier.model import build, predict
-from lib.data import checks, images, sources, world
-from lib.data.images import ImageSet
-from lib.generator import conditional, invert, probe, sample
-from lib.generator import fit as learning
-from lib.generator.model import ClassTable, Generator, to_uint8
-from lib.generator.models import loaded
-from lib.measure import attention, features, fidelity, geometry, representation, robustness
+from lib.core import compute, fetch, progress
+from lib.core.store import Artifact, Store, canonical
+from lib.data import checks, sources
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
+from lib.diffusion import conditional, sample
+from lib.diffusion import inversion as invert
+from lib.diffusion import precision as probe
+from lib.diffusion import train as learning
+from lib.diffusion.model import ClassTable, Generator, to_uint8
+from lib.diffusion.models import loaded
+from lib.measure import features, fidelity, geometry, representation, robustness
+from lib.measure import gradcam as attention
 from lib.plan.units import NETWORK, Unit
-from lib.repair import late_layers
-from lib.store import Artefact, Store, canonical
+from lib.remedies import late_layers
 
 Work = Callable[[int], object]
 SD1 = re.compile(r"(.*/)?stable-diffusion-v?1[-.]\d")  # whose U-Net is diffusers' default, but for the words' width
@@ -139,7 +144,7 @@ class Bench:
 
         def work(n: int) -> None:
             file.touch()  # or the set would be the one that this process has just read
-            images.load(Artefact(self.folder, {"files": [file.name] * n}))
+            images.load(Artifact(self.folder, {"files": [file.name] * n}))
         return work, SHARD
 
     def lines(self, size: int) -> Work:
@@ -224,7 +229,7 @@ class Bench:
         own, batch = with_table(made), batch if scale == 1 else 1
         examples = learning.Examples(torch.randn(1, BATCH, *own.shape), torch.arange(BATCH) % CLASSES)
         way = probe.learning(self.store, own, batch)
-        return lambda n: learning.fit(own, examples, learning.Recipe(n, batch, 1e-6), way=way), batch, scale
+        return lambda n: learning.fit(own, examples, learning.ArtifactSpec(n, batch, 1e-6), way=way), batch, scale
 
     # --- classifiers --------------------------------------------------------------------------------------------------
 
@@ -258,7 +263,7 @@ class Bench:
         return int(np.clip(MOMENT / counter.get_total_flops(), 2, batch))
 
     def road(self, **network) -> Work:
-        from lib.measure.attended import REMOVED
+        from lib.measure.gradcam_steps import REMOVED
 
         model, size = self.classifier(**network), network["size"]
 

@@ -13,15 +13,19 @@ from typing import NamedTuple
 
 import torch
 
-from lib.classifier import fit
+from lib.classifier import train as fit
 from lib.classifier.model import build
-from lib.data import given, sources
-from lib.generator import conditional, embeddings, sets
-from lib.generator.invert import PROBES, Inversion
-from lib.measure import accuracy, attended, features, geometry, lines, represented
-from lib.repair import filter as filters
-from lib.repair import gap, late_layers, recalibrate, split
-from lib.store import Recipe, canonical
+from lib.core.store import ArtifactSpec, canonical
+from lib.data import cifake as given
+from lib.data import sources
+from lib.diffusion import conditional, embeddings, sets
+from lib.diffusion.inversion import PROBES, Inversion
+from lib.measure import accuracy, features, geometry
+from lib.measure import geometry_steps as lines
+from lib.measure import gradcam_steps as attended
+from lib.measure import representation_steps as represented
+from lib.remedies import filter as filters
+from lib.remedies import gap, late_layers, recalibrate, split
 
 STORED = 2.0  # bytes a pixel of a losslessly kept picture: photographs take 2.2, generated images 1.6
 ARM = ("arm", "base", "steps", "rate", "device", "memory", "buffer")  # of a classifier: a step's price does not hang on them
@@ -49,55 +53,55 @@ def unit(kind: str, **details) -> Unit:
     return Unit(kind, canonical(details))
 
 
-def cost(recipe: Recipe, classes: int) -> Units:
-    """Units of one artefact."""
-    return Counter({one: amount for one, amount in COSTS[recipe.step](recipe, classes).items() if amount})
+def cost(recipe: ArtifactSpec, classes: int) -> Units:
+    """Units of one artifact."""
+    return Counter({one: amount for one, amount in COSTS[recipe.kind](recipe, classes).items() if amount})
 
 
-def count(recipe: Recipe) -> int:
-    """Images that an artefact holds."""
+def count(recipe: ArtifactSpec) -> int:
+    """Images that an artifact holds."""
     wanted = recipe.settings
-    if recipe.step == split.part.name:
+    if recipe.kind == split.part.name:
         share = wanted["share"] if wanted["part"] == "validation" else 1 - wanted["share"]
-        return round(share * count(recipe.upstream["real"]))
-    if recipe.step == filters.kept.name:
-        return round(wanted["keep"] * count(recipe.upstream["images"]))
+        return round(share * count(recipe.inputs["real"]))
+    if recipe.kind == filters.kept.name:
+        return round(wanted["keep"] * count(recipe.inputs["images"]))
     return len(wanted["plan"]) if "plan" in wanted else wanted["count"]
 
 
-def side(recipe: Recipe) -> int:
-    """Pixels a side of an artefact's images."""
+def side(recipe: ArtifactSpec) -> int:
+    """Pixels a side of an artifact's images."""
     size = recipe.settings.get("resolution") or recipe.settings.get("size")
-    return size or side(next(recipe.upstream[name] for name in ("images", "real", "given") if name in recipe.upstream))
+    return size or side(next(recipe.inputs[name] for name in ("images", "real", "given") if name in recipe.inputs))
 
 
-def reads(recipe: Recipe) -> list[Recipe]:
-    """The image sets that an artefact is made from."""
-    return [one for one in recipe.upstream.values() if one.step in PICTURES]
+def reads(recipe: ArtifactSpec) -> list[ArtifactSpec]:
+    """The image sets that an artifact is made from."""
+    return [one for one in recipe.inputs.values() if one.kind in PICTURES]
 
 
-def files(recipe: Recipe) -> int:
-    """Files of an artefact, each of which is a task."""
+def files(recipe: ArtifactSpec) -> int:
+    """Files of an artifact, each of which is a task."""
     wanted = recipe.settings
     if "shard" in wanted:
         return -(-count(recipe) // wanted["shard"])
     several = {represented.activations.name: lambda: len(wanted["counts"]), represented.tried.name: lambda: 2,
                represented.damaged.name: lambda: 1 + len(wanted["kinds"]) * len(wanted["severities"])}
-    return several.get(recipe.step, lambda: 1)()
+    return several.get(recipe.kind, lambda: 1)()
 
 
-def network(recipe: Recipe, classes: int) -> dict:
+def network(recipe: ArtifactSpec, classes: int) -> dict:
     """A classifier's architecture, of one that was trained or trained further."""
-    if recipe.step != fit.classifier.name:
-        return network(recipe.upstream.get("classifier") or recipe.upstream["judge"], classes)
+    if recipe.kind != fit.classifier.name:
+        return network(recipe.inputs.get("classifier") or recipe.inputs["judge"], classes)
     wanted = fit.DEFAULTS | recipe.settings
-    known = wanted | {"size": side(next(iter(recipe.upstream.values())))}
+    known = wanted | {"size": side(next(iter(recipe.inputs.values())))}
     return {name: known[name] for name in NETWORK} | {"classes": classes}
 
 
-def model(recipe: Recipe) -> dict:
+def model(recipe: ArtifactSpec) -> dict:
     """The generator of a synthetic set, by what it is or what it was made from."""
-    own = recipe.upstream.get("generator")
+    own = recipe.inputs.get("generator")
     wanted = own.settings if own else recipe.settings
     start = wanted.get("start", wanted.get("model"))
     if start == conditional.SCRATCH:
@@ -107,22 +111,22 @@ def model(recipe: Recipe) -> dict:
 
 # --- one function a kind of step: recipe, classes -> units ------------------------------------------------------------------
 
-def searched(recipe: Recipe, classes: int) -> Units:
+def searched(recipe: ArtifactSpec, classes: int) -> Units:
     return Counter({unit("read", source=given.SOURCE, path=recipe.settings["path"], size=given.SIZE): HALF})
 
 
-def kept(recipe: Recipe) -> Units:
-    """Writing an artefact's images."""
+def kept(recipe: ArtifactSpec) -> Units:
+    """Writing an artifact's images."""
     return Counter({unit("write", size=side(recipe)): count(recipe)})
 
 
-def read(recipe: Recipe, classes: int) -> Units:
+def read(recipe: ArtifactSpec, classes: int) -> Units:
     wanted = recipe.settings
     details = {"source": wanted.get("source", given.SOURCE), "path": wanted["path"], "size": side(recipe)}
     return Counter({unit("read", **details): count(recipe)}) + kept(recipe)
 
 
-def drawn(recipe: Recipe, classes: int) -> Units:
+def drawn(recipe: ArtifactSpec, classes: int) -> Units:
     """Images from noise: predictions, twice as many where there is guidance, and the autoencoder's part."""
     how, of = recipe.settings["sampler"], model(recipe)
     first, last = (share * how["steps"] for share in how["guided"])
@@ -131,118 +135,118 @@ def drawn(recipe: Recipe, classes: int) -> Units:
                     unit("decode", **of): count(recipe)}) + kept(recipe)
 
 
-def inverted(recipe: Recipe, classes: int) -> Units:
+def inverted(recipe: ArtifactSpec, classes: int) -> Units:
     of, how = model(recipe), Inversion(**recipe.settings["inversion"])
     looks = PROBES * (len(how.marks()) + (PASSES - 1) * (how.timesteps == "sensitive"))
     return Counter({unit("update", **of, batch=min(how.batch, recipe.settings["shard"])): count(recipe) * how.steps,
                     unit("validate", **of): count(recipe) * looks, unit("encode", **of): count(recipe)})
 
 
-def identified(recipe: Recipe, classes: int) -> Units:
+def identified(recipe: ArtifactSpec, classes: int) -> Units:
     of, looks = model(recipe), PROBES * (1 + embeddings.OTHERS)
     return Counter({unit("validate", **of): count(recipe) * looks, unit("encode", **of): count(recipe)})
 
 
-def learnt(recipe: Recipe, classes: int) -> Units:
+def learnt(recipe: ArtifactSpec, classes: int) -> Units:
     """The training of a generator, with its looks at a sheet of samples."""
-    how, (real,) = recipe.settings["fit"], recipe.upstream.values()
-    of = model(Recipe("", {}, {"generator": recipe}))
+    how, (real,) = recipe.settings["fit"], recipe.inputs.values()
+    of = model(ArtifactSpec("", {}, {"generator": recipe}))
     return Counter({
         unit("learn", **of, batch=how["batch"]): how["steps"] * how["batch"],
         unit("encode", **of): count(real) * (1 + recipe.settings["flip"]),
         unit("predict noise", **of, batch=64): 8 * 2 * classes * -(-how["steps"] // how["keep"])})
 
 
-def fitted(recipe: Recipe, classes: int) -> Units:
+def fitted(recipe: ArtifactSpec, classes: int) -> Units:
     wanted = fit.DEFAULTS | recipe.settings
     details = {name: value for name, value in wanted.items() if name not in ARM}
     return Counter({unit("train", **network(recipe, classes) | details): wanted["steps"] * wanted["batch"]})
 
 
-def refitted(recipe: Recipe, classes: int) -> Units:
+def refitted(recipe: ArtifactSpec, classes: int) -> Units:
     wanted = late_layers.DEFAULTS | recipe.settings
     details = network(recipe, classes) | {name: wanted[name] for name in ("blocks", "recipe", "batch", "flip", "smoothing")}
     return Counter({unit("train again", **details): wanted["steps"] * wanted["batch"]})
 
 
-def seen(recipe: Recipe, classes: int, images: str = "images", most: int = 10**9, times: float = 1) -> Units:
+def seen(recipe: ArtifactSpec, classes: int, images: str = "images", most: int = 10**9, times: float = 1) -> Units:
     """Forward passes of a classifier over an image set."""
-    return Counter({unit("classify", **network(recipe, classes)): times * min(count(recipe.upstream[images]), most)})
+    return Counter({unit("classify", **network(recipe, classes)): times * min(count(recipe.inputs[images]), most)})
 
 
-def featured(recipe: Recipe, classes: int) -> Units:
-    if "classifier" in recipe.upstream:
+def featured(recipe: ArtifactSpec, classes: int) -> Units:
+    if "classifier" in recipe.inputs:
         return seen(recipe, classes)
-    return Counter({unit("look", network=recipe.settings["network"]): count(recipe.upstream["images"])})
+    return Counter({unit("look", network=recipe.settings["network"]): count(recipe.inputs["images"])})
 
 
-def explained(recipe: Recipe, classes: int) -> Units:
+def explained(recipe: ArtifactSpec, classes: int) -> Units:
     return seen(recipe, classes, most=recipe.settings["count"], times=2)
 
 
-def trusted(recipe: Recipe, classes: int) -> Units:
+def trusted(recipe: ArtifactSpec, classes: int) -> Units:
     return Counter({unit("road", **network(recipe, classes)): recipe.settings["count"]})
 
 
-def lined(recipe: Recipe, classes: int) -> Units:
-    part = recipe.upstream["images"]
+def lined(recipe: ArtifactSpec, classes: int) -> Units:
+    part = recipe.inputs["images"]
     return Counter({unit("lines", size=side(part)): min(recipe.settings["count"], count(part))})
 
 
-def calibrated(recipe: Recipe, classes: int) -> Units:
+def calibrated(recipe: ArtifactSpec, classes: int) -> Units:
     scenes = len(geometry.STYLES) * recipe.settings["scenes"]
     return Counter({unit("trial", size=size): scenes for size in recipe.settings["sizes"]})
 
 
-def activated(recipe: Recipe, classes: int) -> Units:
+def activated(recipe: ArtifactSpec, classes: int) -> Units:
     return Counter({unit("classify", **network(recipe, classes)): sum(recipe.settings["counts"].values())})
 
 
-def probed(recipe: Recipe, classes: int) -> Units:
+def probed(recipe: ArtifactSpec, classes: int) -> Units:
     """Linear probes of every layer: of the pairs of sets of an upstream, or of the images that it is to learn from."""
-    if "real" in recipe.upstream:
+    if "real" in recipe.inputs:
         both = seen(recipe, classes, "real") + seen(recipe, classes, "test")
-        return both + Counter({unit("fit probes"): count(recipe.upstream["real"])})
-    return Counter({unit("fit probes"): len(recipe.settings["pairs"]) / 2 * recipe.upstream["seen"].settings["counts"]["learn"]})
+        return both + Counter({unit("fit probes"): count(recipe.inputs["real"])})
+    return Counter({unit("fit probes"): len(recipe.settings["pairs"]) / 2 * recipe.inputs["seen"].settings["counts"]["learn"]})
 
 
-def damaged(recipe: Recipe, classes: int) -> Units:
+def damaged(recipe: ArtifactSpec, classes: int) -> Units:
     wanted = recipe.settings
     return Counter({unit("damage", size=side(recipe)): wanted["count"] * len(wanted["kinds"]) * len(wanted["severities"])})
 
 
-def tried(recipe: Recipe, classes: int) -> Units:
-    wanted, worse = recipe.settings, recipe.upstream["damaged"].settings
+def tried(recipe: ArtifactSpec, classes: int) -> Units:
+    wanted, worse = recipe.settings, recipe.inputs["damaged"].settings
     looks = worse["count"] * (1 + len(worse["kinds"]) * len(worse["severities"]))
     climbs = PASSES * wanted["attacked"] * len(wanted["eps"]) * (1 + wanted["climbs"])
     return Counter({unit("classify", **network(recipe, classes)): looks + climbs})
 
 
-def compared(recipe: Recipe, classes: int) -> Units:
+def compared(recipe: ArtifactSpec, classes: int) -> Units:
     return Counter({unit("compare"): recipe.settings["count"]})
 
 
-def copied(recipe: Recipe, classes: int) -> Units:
-    pairs = count(recipe.upstream["train"]) * (count(recipe.upstream["train"]) + 2 * recipe.settings["count"])
+def copied(recipe: ArtifactSpec, classes: int) -> Units:
+    pairs = count(recipe.inputs["train"]) * (count(recipe.inputs["train"]) + 2 * recipe.settings["count"])
     return Counter({unit("pairs"): pairs})
 
 
-def sieved(recipe: Recipe, classes: int) -> Units:
-    by, part = recipe.settings["by"], recipe.upstream["images"]
+def sieved(recipe: ArtifactSpec, classes: int) -> Units:
+    by, part = recipe.settings["by"], recipe.inputs["images"]
     scores = {"random": Counter, "density": lambda: seen(recipe, classes) + seen(recipe, classes, "real"),
               "geometry": lambda: Counter({unit("lines", size=side(part)): count(part) / 4})}  # fewer measures, more images
     return kept(recipe) + scores.get(by, lambda: seen(recipe, classes))()
 
 
-def recalibrated(recipe: Recipe, classes: int) -> Units:
+def recalibrated(recipe: ArtifactSpec, classes: int) -> Units:
     return seen(recipe, classes, "real", recipe.settings["real"], times=1.5)
 
 
-def parted(recipe: Recipe, classes: int) -> Units:
+def parted(recipe: ArtifactSpec, classes: int) -> Units:
     return kept(recipe)
 
 
-COSTS: dict[str, Callable[[Recipe, int], Units]] = {step.name: function for step, function in {
+COSTS: dict[str, Callable[[ArtifactSpec, int], Units]] = {step.name: function for step, function in {
     sources.real: read, given.given: read, given.copies: searched, sets.prompted: drawn, sets.conditioned: drawn,
     embeddings.inverted: drawn, embeddings.planned: drawn, embeddings.embeddings: inverted, embeddings.identified: identified,
     conditional.trained: learnt,
@@ -257,16 +261,16 @@ PICTURES = {step.name for step in (sources.real, given.given, sets.prompted, set
                                    embeddings.planned, filters.kept, split.part)}  # steps that make image sets
 
 
-def total(recipes: Iterable[Recipe], classes: int) -> Units:
-    """All units of several artefacts."""
+def total(recipes: Iterable[ArtifactSpec], classes: int) -> Units:
+    """All units of several artifacts."""
     return sum((cost(one, classes) for one in recipes), Counter())
 
 
 # --- disk -------------------------------------------------------------------------------------------------------------------
 
-def size(recipe: Recipe, classes: int) -> float:
-    """Bytes of an artefact: of images, and of weights; all else is small."""
-    if recipe.step in (fit.classifier.name, late_layers.retrained.name, recalibrate.recalibrated.name):
+def size(recipe: ArtifactSpec, classes: int) -> float:
+    """Bytes of an artifact: of images, and of weights; all else is small."""
+    if recipe.kind in (fit.classifier.name, late_layers.retrained.name, recalibrate.recalibrated.name):
         return 4 * weights(network(recipe, classes))
     return STORED * sum(amount * one.about["size"] ** 2 for one, amount in cost(recipe, classes).items() if one.kind == "write")
 

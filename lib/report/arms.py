@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib.classifier import arms, fit
-from lib.generator.sets import learnt_from
+from lib.classifier import arms
+from lib.classifier import train as fit
+from lib.core.store import ArtifactSpec
+from lib.diffusion.sets import learnt_from
 from lib.measure import accuracy
 from lib.report import plots, words
 from lib.report.figures import color, marks, palette, value
 from lib.report.words import Result
-from lib.store import Recipe
 
 COLUMNS = {"arm": "Trained on", "wording": "Words", "guidance": "Guidance",
            "images": "Images", "steps": "Steps", "accuracy": "Accuracy", "balanced": "Balanced accuracy",
@@ -71,7 +72,7 @@ def seen(found: Mapping[str, Result], base: str, test: Result) -> str:
     return f"Classifiers trained on {base} recognise {words.listed(said)}, {words.percent(test)} of the real test images{why}."
 
 
-def rivals(every: pd.DataFrame, again: Mapping[str, str], made: Mapping[str, Sequence[Recipe]]) -> dict[str, dict]:
+def rivals(every: pd.DataFrame, again: Mapping[str, str], made: Mapping[str, Sequence[ArtifactSpec]]) -> dict[str, dict]:
     """Of each arm at equal epochs (`again`: label to arm) the accuracy of real in as many steps, and the difference to it."""
     found, tested = {}, every[every["set"] == "test"]
     for label, arm in again.items():
@@ -144,7 +145,7 @@ def empty(settings, names: Sequence[str]) -> str:
     return f"Not run in this profile, since the setting is empty: {'; '.join(left)}." if left else ""
 
 
-def traded(found: pd.DataFrame, sets: Mapping[str, Recipe]) -> str:
+def traded(found: pd.DataFrame, sets: Mapping[str, ArtifactSpec]) -> str:
     """What one real image is worth: a frame of `curves.trades`; and how many of them the traded sets' own generators saw."""
     if found.empty:
         return "No exchange rate: training.traded names no set."

@@ -21,7 +21,8 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from lib.report import ReportError, sheet
+from lib.report import ReportError
+from lib.report import contact_sheet as sheet
 from lib.report.style import HEAT, RC, WIDTHS, color, embedded, marks, palette, svg
 from lib.report.tables import Column, Format, flat, html_table, missing, refuse_nan, scroll, value
 

@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.generator import sets
-from lib.generator.embeddings import Learned
-from lib.generator.invert import Inverted
-from lib.generator.model import SHIPPED
+from lib.core.store import ArtifactSpec
+from lib.diffusion import sets
+from lib.diffusion.embeddings import Learned
+from lib.diffusion.inversion import Inverted
+from lib.diffusion.model import SHIPPED
 from lib.measure.accuracy import interval
-from lib.repair.registry import nodes
+from lib.remedies.registry import nodes
 from lib.report.figures import color, value
 from lib.report.words import listed
-from lib.store import Recipe
 
 Result = Mapping[str, float]
 AIM = 0.95  # share of identified images from which on embeddings count as those of their images
 
 
-def frozen(embeddings: Recipe) -> str:
+def frozen(embeddings: ArtifactSpec) -> str:
     """Which model is inverted, and what it has seen."""
-    own = embeddings.upstream.get("generator")
+    own = embeddings.inputs.get("generator")
     if own is None:
         return f"The frozen text-to-image generator is {sets.model(embeddings)}; it saw no real image of this study."
-    if "given" in own.upstream:
+    if "given" in own.inputs:
         return (f"The frozen generator knows only the synthetic domain: a class-conditional model trained {sets.taught(own)} "
                 "(Stable Diffusion 1.4's, as CIFAKE has them) and on no real image. To invert it is not the same as to invert "
                 "Stable Diffusion itself, which has seen far more than these pictures.")
@@ -36,19 +36,19 @@ def frozen(embeddings: Recipe) -> str:
             "inverted, so the set knows nothing that these do not tell.")
 
 
-def introduced(made: Mapping[str, Recipe]) -> str:
+def introduced(made: Mapping[str, ArtifactSpec]) -> str:
     """What each synthetic set is, in a sentence each."""
-    said = {"lib.generator.sets.prompted": "{} is asked for each class in words, by a text-to-image model that never saw a "
+    said = {"lib.diffusion.sets.prompted": "{} is asked for each class in words, by a text-to-image model that never saw a "
                                            "real image of this study",
-            "lib.data.given.given": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
-            "lib.generator.sets.conditioned": "{} knows classes instead of words; its generator was trained {taught}",
-            "lib.generator.embeddings.inverted": "{} is drawn between and around embeddings of real training images"}
-    taught = {name: sets.taught(recipe.upstream["generator"]) for name, recipe in made.items()
-              if recipe.step == sets.conditioned.name}
-    return f"{'. '.join(said[recipe.step].format(name, taught=taught.get(name)) for name, recipe in made.items())}."
+            "lib.data.cifake.given": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
+            "lib.diffusion.sets.conditioned": "{} knows classes instead of words; its generator was trained {taught}",
+            "lib.diffusion.embeddings.inverted": "{} is drawn between and around embeddings of real training images"}
+    taught = {name: sets.taught(recipe.inputs["generator"]) for name, recipe in made.items()
+              if recipe.kind == sets.conditioned.name}
+    return f"{'. '.join(said[recipe.kind].format(name, taught=taught.get(name)) for name, recipe in made.items())}."
 
 
-def prior(made: Mapping[str, Recipe]) -> str:
+def prior(made: Mapping[str, ArtifactSpec]) -> str:
     """What the shipped model itself took to train, if these sets begin with it."""
     begun = [name for name, recipe in made.items()
              if any("shipped" in (one.settings.get("model"), one.settings.get("start")) for one in nodes(recipe))]

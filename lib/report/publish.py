@@ -62,7 +62,7 @@ def publish(
     """Write the page and return its path.
 
     `notebooks` are executed, in the order to show. `banner` says what ran: label -> value; its key `small` (True or
-    the reason) stamps the page. `provenance` are the manifests of the artefacts that the run used.
+    the reason) stamps the page. `provenance` are the manifests of the artifacts that the run used.
     """
     sections = [read(Path(path)) for path in notebooks]
     number_figures(sections)
@@ -75,7 +75,7 @@ def publish(
         stamp=STAMP if small is True else small or "",
         sections=sections,
         failed=[text for section in sections for text in section.failed],
-        artefacts=artefacts(provenance),
+        artifacts=artifacts(provenance),
         css=Markup((HERE / "template/page.css").read_text(encoding="utf-8")),
     )
     check(page)
@@ -144,10 +144,10 @@ def link(sections: Sequence[Section]) -> None:
                 a.string = places[target].get("data-number", target) if target in places else target
 
 
-def artefacts(manifests: Iterable[Mapping]) -> list[dict[str, Any]]:
-    """What the appendix says of each artefact, from its manifest; an artefact used twice is listed once."""
+def artifacts(manifests: Iterable[Mapping]) -> list[dict[str, Any]]:
+    """What the appendix says of each artifact, from its manifest; an artifact used twice is listed once."""
     found = {manifest["key"]: manifest for manifest in manifests}
-    return [_artefact(manifest, found) for manifest in found.values()]
+    return [_artifact(manifest, found) for manifest in found.values()]
 
 
 def check(page: str) -> None:
@@ -256,7 +256,7 @@ def _as_text(a: Tag) -> None:
     a.replace_with(words if not href or href in words else f"{words} ({href})")
 
 
-def _artefact(manifest: Mapping, others: Mapping) -> dict[str, Any]:
+def _artifact(manifest: Mapping, others: Mapping) -> dict[str, Any]:
     made, unknown = manifest.get("made", {}), "not recorded"
     versions = {"Python": made.get("python", unknown), **made.get("versions", {})}
     facts = {
@@ -272,14 +272,14 @@ def _artefact(manifest: Mapping, others: Mapping) -> dict[str, Any]:
         "git": str(made.get("git", unknown))[:12] + (" with local changes" if made.get("dirty") else ""),
     }
     return {
-        "step": manifest["step"].removeprefix("lib."),
+        "kind": manifest["kind"].removeprefix("lib."),
         "key": manifest["key"],
         "history": history(made),
         "device": made.get("device", unknown),
         "seconds": _plain(made.get("seconds", unknown)),
         "memory": _plain(made.get("peak_memory_mb", unknown)),
         "facts": [(name, _plain(value)) for name, value in facts.items()],
-        "upstream": [(name, key, key in others) for name, key in manifest.get("upstream_keys", {}).items()],
+        "inputs": [(name, key, key in others) for name, key in manifest.get("input_keys", {}).items()],
     }
 
 

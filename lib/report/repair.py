@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from lib.repair import registry
-from lib.repair.alone import FIRST
-from lib.repair.late_layers import layers
-from lib.repair.registry import Remedy, helped, repairs
+from lib.remedies import registry
+from lib.remedies.alone import FIRST
+from lib.remedies.late_layers import layers
+from lib.remedies.registry import Remedy, helped, repairs
 from lib.report.figures import color, marks, palette
 from lib.report.tables import minus
 from lib.report.words import minused, percent, points

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from lib.core.store import ArtifactSpec
 from lib.report.inversion import introduced
 from lib.report.representation import lies
 from lib.report.tables import minus
 from lib.report.words import Result, listed, percent
-from lib.store import Recipe
 
 Gaps = Mapping[str, Mapping]
 WORDS, ARMS = 150, 4  # of an abstract at most; differences to name where all of them would be too many
@@ -89,7 +89,7 @@ def key_table(training: Mapping) -> pd.DataFrame:
                          for arm, results in training["accuracy"].items()])
 
 
-def legend(made: Mapping[str, Recipe], data: Mapping) -> str:
+def legend(made: Mapping[str, ArtifactSpec], data: Mapping) -> str:
     """What each training set is, for readers who begin here."""
     return f"real: {data['train']:,} real training images. {introduced(made)}" if made else ""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.measure.verdict import share
+from lib.measure.reference import share
 from lib.report.figures import value
 from lib.report.tables import minus
 

@@ -7,15 +7,16 @@ import sys
 import numpy as np
 import torch
 
-from lib.classifier import arms, fit, stream
-from lib.store import Store
-from tests.classifier.test_fit import SETTINGS, right
+from lib.classifier import arms, stream
+from lib.classifier import train as fit
+from lib.core.store import Store
+from tests.classifier.test_train import SETTINGS, right
 from tests.classifier.toys import blobs, flat, toy
 
 GROWTH = """
 import resource, sys, torch
 from lib.classifier import stream
-from lib.store import Store
+from lib.core.store import Store
 from tests.classifier.toys import flat
 made = {"real": Store(sys.argv[1]).make(flat({"n": 3000, "size": 128, "shard": 250}))}
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -43,8 +44,8 @@ def test_rows_are_the_images_that_memory_would_hold(tmp_path):
 
 
 def test_every_image_comes_before_many_come_twice(tmp_path):
-    artefact = Store(tmp_path).make(toy({"n": 240, "shard": 50}))
-    rows = stream.opened("real", {"real": artefact}, 0, None, buffer=48)
+    artifact = Store(tmp_path).make(toy({"n": 240, "shard": 50}))
+    rows = stream.opened("real", {"real": artifact}, 0, None, buffer=48)
     seen = [image.numpy().tobytes() for images, _ in one_pass(rows, 12) for image in images]
     assert len(seen) == 240 and len(set(seen)) > 180  # the buffer already holds some of the next pass
     longer = rows.batches(12, 60, torch.Generator().manual_seed(0))

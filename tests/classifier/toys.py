@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lib.data import images
-from lib.data.images import ImageSet
-from lib.store import step
+from lib.core.store import step
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
 
 
 def blobs(n=60, size=16, seed=0, labels=None):
@@ -18,7 +18,7 @@ def blobs(n=60, size=16, seed=0, labels=None):
 
 @step(version=1)
 def toy(store, recipe):
-    """Blobs as an artefact of shards."""
+    """Blobs as an artifact of shards."""
     whole = blobs(recipe.settings["n"], recipe.settings.get("size", 16), recipe.seed)
     parts = images.shards(len(whole), recipe.settings["shard"])
     return {name: lambda path, where=where: images.write(path, whole.take(list(where))) for name, where in parts.items()}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lib.data import checks
-from tests.data.test_images import some
+from tests.data.test_imageset import some
 
 
 def test_planted_duplicates_are_counted():

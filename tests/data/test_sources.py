@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib import settings
-from lib.data import images, sources
-from lib.data.images import fit
+from lib.core import config as settings
+from lib.core.store import Store
+from lib.data import imageset as images
+from lib.data import sources
+from lib.data.imageset import fit
 from lib.data.sources import SourceError, open_source
-from lib.store import Store
 
 
 def picture(path, colour=(200, 30, 30), size=(20, 14), mode="RGB"):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lib.data import truth, world
+from lib import world
+from lib.data import truth
 from lib.data.sources import open_source
 
 

@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from transformers import Dinov2Config, Dinov2Model
 
-from lib.classifier import fit
+from lib.classifier import train as fit
+from lib.core.store import Store
 from lib.data.sources import real
 from lib.measure import accuracy, features
 from lib.measure.features import FeatureError, Network
-from lib.store import Store
 
 SIZE = 16
 TRAINING = {"arm": "real", "width": 8, "batch": 16, "rate": 0.05, "smoothing": 0.1, "steps": 5, "flip": False, "device": "cpu"}

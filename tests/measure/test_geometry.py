@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.data import world
+from lib import world
 from lib.measure import geometry, vanishing
 from lib.measure.vanishing import GeometryError, segments, vanishing_points
 

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.distance import pdist
 
 from lib.classifier.model import Classifier, build, normal
-from lib.data.images import ImageSet
+from lib.data.imageset import ImageSet
 from lib.measure import representation
 from lib.measure.representation import RepresentationError
 

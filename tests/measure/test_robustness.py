@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lib.classifier import fit
+from lib import world
+from lib.classifier import train as fit
 from lib.classifier.model import normal
-from lib.data import world
-from lib.data.images import ImageSet
+from lib.data.imageset import ImageSet
 from lib.measure import robustness
 from lib.measure.robustness import SEVERITIES, STRENGTHS, RobustnessError
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from lib.data import images, world
-from lib.data.images import ImageSet
+from lib import world
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
 from lib.measure import shadows
 
 SEEDS = range(7_000_000_000, 7_000_000_016)

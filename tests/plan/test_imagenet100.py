@@ -5,13 +5,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from lib import schedule, settings
-from lib.classifier import fit, stream
-from lib.data import images
+from lib.classifier import stream
+from lib.classifier import train as fit
+from lib.core import config as settings
+from lib.core import executor as schedule
+from lib.core.store import Store
+from lib.data import imageset as images
 from lib.measure import accuracy
 from lib.plan import chapters
-from lib.store import Store
-from tests.generator import tiny
+from tests.diffusion import tiny
 
 IDS = {"n01": "red fox", "n02": "sports car", "n03": "daisy"}
 

@@ -10,13 +10,13 @@ import time
 import pytest
 import torch
 
-from lib import settings
-from lib.data import given
-from lib.paths import ROOT
+from lib.core import config as settings
+from lib.core.paths import ROOT
+from lib.core.store import ArtifactSpec, Store
+from lib.data import cifake as given
 from lib.plan import __main__ as whole
 from lib.plan import chapters, hours, paper, rates, units
 from lib.plan.units import unit
-from lib.store import Recipe, Store
 
 SMOKE = settings.load("smoke")
 
@@ -44,7 +44,7 @@ def test_a_run_makes_what_was_planned_and_nothing_else(house):
         recipes += chapters.closure(wanted, seen)
     made = {json.loads(path.read_text())["key"] for path in store.root.rglob("manifest.json")}
     assert {one.key for one in recipes} - known.guessed <= made
-    surplus = [Recipe.from_json(json.loads(path.read_text())) for path in store.root.rglob("manifest.json")
+    surplus = [ArtifactSpec.from_json(json.loads(path.read_text())) for path in store.root.rglob("manifest.json")
                if json.loads(path.read_text())["key"] not in seen]
     assert len(surplus) <= len(known.guessed)  # what the run chose instead of the guess
     assert all(store.share(one) == 1 and store.seconds(one) >= 0 for one in recipes if one.key not in known.guessed)
@@ -54,31 +54,31 @@ def test_a_run_makes_what_was_planned_and_nothing_else(house):
 def test_copies_are_looked_for_in_sources_that_are_half_of_a_published_whole(name):
     loaded = settings.load(name)
     known, asked = chapters.study(loaded, Store("nowhere"))
-    copies = [one.settings["half"] for one in asked["01_data"] if one.step == given.copies.name]
+    copies = [one.settings["half"] for one in asked["01_data"] if one.kind == given.copies.name]
     assert copies == [half for source, half in given.HALVES.items() if source == loaded.data.source]
     assert len(asked["01_data"]) == len(known.real) + len(copies)
 
 
 def test_images_take_their_steps_twice_where_they_are_guided(planned):
     prompted = planned[1]["03_generation"][0]
-    changed = Recipe(prompted.step, prompted.settings | {"count": 70, "sampler": prompted.settings["sampler"] | {
-        "steps": 10, "guided": [0.0, 0.35], "guidance": 2.0, "batch": 8}}, prompted.upstream)
+    changed = ArtifactSpec(prompted.kind, prompted.settings | {"count": 70, "sampler": prompted.settings["sampler"] | {
+        "steps": 10, "guided": [0.0, 0.35], "guidance": 2.0, "batch": 8}}, prompted.inputs)
     found = {one.kind: amount for one, amount in units.cost(changed, 10).items()}
     assert found == {"predict noise": 70 * (10 + 4), "decode": 70, "write": 70}
-    plain = Recipe(changed.step, changed.settings | {"sampler": changed.settings["sampler"] | {"guidance": 1.0}}, {})
+    plain = ArtifactSpec(changed.kind, changed.settings | {"sampler": changed.settings["sampler"] | {"guidance": 1.0}}, {})
     assert units.cost(plain, 10)[unit("predict noise", model="shipped", revision="", size=0, batch=8)] == 700
 
 
 def test_steps_and_updates_are_counted(planned):
     known, asked = planned
-    classifiers = [one for one in asked["04_training"] if one.step.endswith("classifier")]
+    classifiers = [one for one in asked["04_training"] if one.kind.endswith("classifier")]
     assert whole.amounts(classifiers, known)["classifier steps"] == sum(one.settings["steps"] for one in classifiers)
     told = whole.amounts(asked["02_inversion"], known)
     assert told["updates of embeddings"] == 12 * 2 + 2 * (2 + 2 + 2 + 1)  # the set, then two images under four settings
 
 
 def recipe(name, files=1, **upstream):
-    return Recipe("lib.generator.embeddings.planned", {"plan": [[0]] * files, "shard": 1, "name": name}, upstream)
+    return ArtifactSpec("lib.diffusion.embeddings.planned", {"plan": [[0]] * files, "shard": 1, "name": name}, upstream)
 
 
 @pytest.mark.parametrize("workers, expected", [(1, 17.0), (2, 9.0), (8, 3.0)])
@@ -90,8 +90,8 @@ def test_workers_share_files_and_wait_for_what_they_need(workers, expected):
 
 
 def test_an_image_set_is_read_once_by_each_process():
-    part = Recipe("lib.data.sources.real", {"count": 100, "resolution": 8, "split": "train"})
-    looks = [Recipe("lib.repair.filter.kept", {"by": "random", "keep": 0.5}, {"images": part}, k) for k in range(3)]
+    part = ArtifactSpec("lib.data.sources.real", {"count": 100, "resolution": 8, "split": "train"})
+    looks = [ArtifactSpec("lib.remedies.filter.kept", {"by": "random", "keep": 0.5}, {"images": part}, k) for k in range(3)]
     spent = hours.spent(looks, 2, {unit("load", size=8): 0.01, unit("write", size=8): 0.1}, workers=2)
     assert [spent[one.key] for one in looks] == pytest.approx([7 + hours.FILE, 5 + hours.FILE, 5 + hours.FILE])
 

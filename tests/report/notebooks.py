@@ -153,12 +153,12 @@ BANNER = {
 }
 MANIFESTS = [
     {
-        "step": "lib.data.world.dataset",
+        "kind": "lib.world.dataset",
         "key": "0a1b2c3d4e5f60718293",
         "version": 1,
         "settings": {"count": 500, "style": "photo", "name": EVIL},
         "seed": 0,
-        "upstream_keys": {},
+        "input_keys": {},
         "files": {"a.parquet": {}},
         "made": {
             "seconds": 12.5,
@@ -172,12 +172,12 @@ MANIFESTS = [
         },
     },
     {
-        "step": "lib.classifier.fit.fitted",
+        "kind": "lib.classifier.train.fitted",
         "key": "ffffffffff0718293aaa",
         "version": 2,
         "settings": {"optimiser": {"rate": 0.1, "steps": [1, 2]}},
         "seed": 1,
-        "upstream_keys": {"images": "0a1b2c3d4e5f60718293", "weights": "99999999999999999999"},
+        "input_keys": {"images": "0a1b2c3d4e5f60718293", "weights": "99999999999999999999"},
         "files": {},
         "made": {"seconds": 100.0},
     },

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from lib.classifier import fit
-from lib.measure import accuracy, curves
+from lib.classifier import train as fit
+from lib.core.store import ArtifactSpec
+from lib.measure import accuracy
+from lib.measure import scaling as curves
 from lib.report import arms, figures, published
-from lib.store import Recipe
 from tests.report.test_words import result
 
 SIZES = {"real": 100, "sd": 100}
@@ -71,7 +72,7 @@ def test_the_rival_of_an_arm_at_equal_epochs_is_real_in_as_many_steps():
     label, rival = fit.variant("real+sd"), fit.as_long("real", 140)
     every = pd.DataFrame([{"arm": arm, "seed": k, "set": "test", "accuracy": mean + k / 1000}
                           for arm, mean in ((label, 0.8), (rival, 0.9), ("real", 0.7)) for k in range(3)])
-    made = {label: [Recipe("fit", {"steps": 140})], rival: []}
+    made = {label: [ArtifactSpec("fit", {"steps": 140})], rival: []}
     found = arms.rivals(every, {label: "real+sd"}, made)["real+sd"]
     assert found["accuracy"]["mean"] == pytest.approx(0.901) and found["gap"]["mean"] == pytest.approx(-0.1)
     assert found["gap"]["verdict"] == "worse than real, 140 steps"
@@ -110,12 +111,12 @@ CURVES = {"0.2*real": 0.5, "real": 0.9, "0.2*sd": 0.3, "sd": 0.7, "0.2*real+sd":
 
 def test_the_price_of_a_real_image():
     found = curves.trades(points(**CURVES), ["sd", "cd"])
-    sets = {"sd": Recipe("sd"), "cd": Recipe("cd")}
+    sets = {"sd": ArtifactSpec("sd"), "cd": ArtifactSpec("cd")}
     said = arms.traded(found, sets)
     assert "learnt from" not in said
     assert said.startswith("What 20 real images teach (50.2 %): 2.2 [2.2, 2.2] (n = 3) images of sd for one real image. What 100")
     assert "not reached by 100 images of sd" in said and "cd: not run: a curve of 'cd' needs" in said
-    made = Recipe("sd", upstream={"generator": Recipe("trained", upstream={"real": Recipe("real", {"count": 70})})})
+    made = ArtifactSpec("sd", inputs={"generator": ArtifactSpec("trained", inputs={"real": ArtifactSpec("real", {"count": 70})})})
     assert "The generator of sd had itself learnt from 70 real images." in arms.traded(found, {"sd": made})
     assert arms.traded(found[:0], sets).startswith("No exchange rate")
 

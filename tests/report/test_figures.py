@@ -17,7 +17,8 @@ from IPython.utils.capture import capture_output
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
-from lib.report import ReportError, figures, sheet, style
+from lib.report import ReportError, figures, style
+from lib.report import contact_sheet as sheet
 from tests.report.notebooks import ROOT
 
 EVIL = '<script>alert("1")</script>'

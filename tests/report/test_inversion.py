@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.generator.embeddings import Learned
-from lib.generator.invert import Inverted
-from lib.generator.model import SHIPPED
+from lib.core.store import ArtifactSpec
+from lib.diffusion.embeddings import Learned
+from lib.diffusion.inversion import Inverted
+from lib.diffusion.model import SHIPPED
 from lib.report import figures, inversion, published
-from lib.store import Recipe
 
 
 def result(mean, half=0.01, n=60):
@@ -103,10 +103,10 @@ def test_nearer_ranks_sets_and_judges_ours_against_the_base():
 
 
 def test_the_cost_of_the_shipped_model_is_named_where_sets_begin_with_it():
-    begun = Recipe("cd", upstream={"generator": Recipe("trained", {"start": "shipped"})})
+    begun = ArtifactSpec("cd", inputs={"generator": ArtifactSpec("trained", {"start": "shipped"})})
     stages = json.loads((SHIPPED / "training.json").read_text())["stages"]
     minutes = f"{sum(one['seconds'] for one in stages) / 60:.0f} minutes"
-    given = Recipe("given", {"classes": ["shipped"]})
-    said = inversion.prior({"sd": Recipe("sd", {"model": "shipped"}), "cd": begun, "given": given})
+    given = ArtifactSpec("given", {"classes": ["shipped"]})
+    said = inversion.prior({"sd": ArtifactSpec("sd", {"model": "shipped"}), "cd": begun, "given": given})
     assert minutes in said and said.endswith("with which sd and cd begin.")
     assert inversion.prior({"cd": begun}).endswith("with which cd begins.") and inversion.prior({"given": given}) == ""

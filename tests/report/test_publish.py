@@ -108,7 +108,7 @@ def test_text_from_data_is_text(soup):
         "figure.table td, figure.table th",
         ".finding",
         ".banner",
-        "details.artefact",
+        "details.artifact",
         ".prose",
     ):
         assert any(notebooks.EVIL in tag.get_text() for tag in soup.select(place)), place
@@ -152,12 +152,12 @@ def test_banner_and_provenance(soup):
     )
     assert banner["seeds"] == "0, 1, 2" and banner["profile"] == "smoke" and "small" not in banner
     assert soup.select_one(".stamp").get_text().startswith("Small run.")
-    facts = soup.find(id="artefact-ffffffffff0718293aaa")
+    facts = soup.find(id="artifact-ffffffffff0718293aaa")
     assert 'optimiser {"rate": 0.1, "steps": [1, 2]}' in text_of(facts) and facts.find(
-        "a", href="#artefact-0a1b2c3d4e5f60718293"
+        "a", href="#artifact-0a1b2c3d4e5f60718293"
     )
-    assert "torch 2.11.0" in soup.find(id="artefact-0a1b2c3d4e5f60718293").get_text()
-    assert "812" in text_of(soup.find("h3", id="provenance-artefacts").find_next("table"))
+    assert "torch 2.11.0" in soup.find(id="artifact-0a1b2c3d4e5f60718293").get_text()
+    assert "812" in text_of(soup.find("h3", id="provenance-artifacts").find_next("table"))
 
 
 def test_what_was_retried_is_said(soup):
@@ -166,8 +166,8 @@ def test_what_was_retried_is_said(soup):
                                      "c.parquet begun 2 times, since a process died over it")
     assert publish.history({"resumed_from": 0, "remade": [], "retried": {}}) == publish.history({"retried": 0}) == ""
     assert "Each was made in one go" in text_of(soup.find(id="provenance"))
-    (artefact,) = publish.artefacts([{"key": "0" * 20, "step": "lib.x", "made": made}])
-    assert artefact["history"] == dict(artefact["facts"])["made"] == publish.history(made)
+    (artifact,) = publish.artifacts([{"key": "0" * 20, "kind": "lib.x", "made": made}])
+    assert artifact["history"] == dict(artifact["facts"])["made"] == publish.history(made)
 
 
 def test_a_large_run_has_no_stamp(tmp_path):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import pytest
 
-from lib.repair.registry import Remedy
+from lib.remedies.registry import Remedy
 from lib.report import repair
 
 

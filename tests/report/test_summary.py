@@ -2,8 +2,8 @@
 
 import pytest
 
+from lib.core.store import ArtifactSpec
 from lib.report import summary, words
-from lib.store import Recipe
 
 
 def result(mean, half=0.01, n=3):
@@ -50,9 +50,9 @@ def test_the_abstract_of_many_arms_and_long_names_still_fits():
 
 
 def test_the_legend_says_what_each_set_is():
-    made = {"cd": Recipe("lib.generator.sets.conditioned", upstream={"generator": Recipe(
-        "lib.generator.conditional.trained", {"start": "shipped", "fit": {"steps": 9, "batch": 4}},
-        {"real": Recipe("lib.data.sources.real", {"count": 70})})})}
+    made = {"cd": ArtifactSpec("lib.diffusion.sets.conditioned", inputs={"generator": ArtifactSpec(
+        "lib.diffusion.conditional.trained", {"start": "shipped", "fit": {"steps": 9, "batch": 4}},
+        {"real": ArtifactSpec("lib.data.sources.real", {"count": 70})})})}
     assert summary.legend(made, DATA) == (
         "real: 3,000 real training images. cd knows classes instead of words; its generator was trained from the shipped model "
         "on 70 real training images for 9 steps of 4.")

@@ -1,0 +1,361 @@
+"""Typed parameters: one section a notebook, one YAML a profile, errors that teach."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import reprlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from lib.core.paths import PARAMS
+
+RUN = "STUDY_RUN"  # environment of a kernel that Make started: its results are the study's
+
+SHORT = reprlib.Repr()  # a few lines of YAML can stand for more text than there is memory
+SHORT.maxstring = SHORT.maxother = 300
+# What PyYAML raises, among others over the 31st of February, 5,000 digits, `!!bool maybe`, `!!timestamp x`, what is not UTF-8.
+UNREADABLE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # not blank, and fit for a path
+TERM = r"(\d+(\.\d+)?\*)?[a-z][\w-]*(@\d+(\.\d+)?x)?"  # 0.1*real, sd@4x
+Arm = Annotated[str, Field(pattern=rf"^\s*{TERM}(\s*\+\s*{TERM})*\s*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]  # of a set: neither nothing nor all
+Times = Annotated[float, Field(gt=0, le=1000)]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names file, key, what was expected."""
+
+
+def _each_once(values: list) -> list:
+    """A list without repetition."""
+    if len(set(values)) < len(values):
+        raise ValueError("each name once")
+    return values
+
+
+def _engine(value: str) -> str:
+    """A way to run tasks."""
+    if not re.fullmatch(r"local|dask|(tcp|tls)://[\w.\-\[\]:]+:\d{1,5}", value):
+        raise ValueError("local, dask, or the address tcp://host:port of a running Dask scheduler")
+    return value
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no conversion, no change after loading."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Study(Section):
+    """What every notebook shares."""
+
+    title: Text
+    small: bool  # stamps the report as a small run
+    seed: Annotated[int, Field(ge=0)]  # the seed from which all others are drawn
+    seeds: Annotated[int, Field(ge=3)]  # classifiers an arm: fewer than 3 give no interval worth printing
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    engine: Annotated[str, AfterValidator(_engine)]  # what runs the tasks: local, dask, tcp://host:port
+    workers: Annotated[int, Field(ge=0, le=256)]  # processes side by side; 0: one a core, or one a GPU
+    store: Text  # root of the artifacts; relative paths start at the checkout
+
+
+class Data(Section):
+    """01_data: the real images."""
+
+    source: Literal["world", "digits", "cifar10", "cifake", "imagenette", "ham10000", "folder"]
+    path: Text  # where the files of the others than `world` and `digits` lie
+    resolution: Annotated[int, Field(ge=8, le=512)]
+    train: Count
+    test: Count
+    shift: Annotated[int, Field(ge=0)]  # images of each shift set the source offers
+    shard: Count  # images in one Parquet file
+    bad_files: Annotated[int, Field(ge=0)]  # unreadable images of a download that may be left out
+    flip: bool  # whether a mirrored image is still of its class
+
+
+class Trained(Section):
+    """What both chapters that draw images say of a class-conditional model that is trained here."""
+
+    size: Annotated[int, Field(ge=0, le=2048, multiple_of=8)]  # pixels a side at which a model from elsewhere works; 0: its own
+    given: str  # a CIFAKE download whose FAKE half is the set `given`
+    space: Literal["latent", "pixel"]  # pixel only from scratch
+    channels: Annotated[list[Annotated[int, Field(ge=16, multiple_of=16)]], Field(min_length=1, max_length=4)]  # from scratch
+    fit_steps: Count
+    fit_batch: Count
+    fit_rate: Annotated[float, Field(gt=0, le=1)]
+    fit_snr: Annotated[float, Field(ge=0)]  # min-SNR weighting; 0: none
+
+
+class Inversion(Trained):
+    """02_inversion: one learned conditioning for each real image, and the set `di` drawn between and around them."""
+
+    count: Annotated[int, Field(ge=0)]  # real training images that get one; 0: no inversion in this profile
+    model: Text  # shipped, a diffusers folder, a hub id, or scratch
+    revision: str  # of a hub id
+    prior: Literal["real", "given"]  # the images that a model from scratch learns from
+    known: Annotated[int, Field(ge=0)]  # so many of the images of `given`; 0: as many as there are real ones
+    tokens: Count  # rows of an embedding
+    steps: Count  # updates of each embedding
+    rate: Annotated[float, Field(gt=0, le=10)]
+    schedule: Literal["constant", "cosine"]
+    start: Literal["random", "class", "mean"]
+    timesteps: Literal["uniform", "sensitive"]
+    checks: Count  # parts of the curve of validation losses
+    stop: Annotated[int, Field(ge=0)]  # checks without a new lowest loss that end an embedding; 0: never
+    batch: Count
+    shard: Count  # embeddings in one file
+    images: Count  # of the set `di`
+    alpha: Share  # how far towards another image of the class
+    noise: Annotated[float, Field(ge=0, le=2)]  # added to the embedding
+    guidance: Annotated[float, Field(ge=1, le=30)]  # away from the mean embedding; 1: none
+    sampler_steps: Annotated[int, Field(ge=1, le=1000)]
+    scheduler: Text  # DPMSolver++, or any diffusers scheduler by name
+    guided: Annotated[list[Share], Field(min_length=2, max_length=2)]  # part of the steps with guidance
+    measured: Annotated[int, Field(ge=2)]  # images whose inversion is measured
+    tried: Annotated[int, Field(ge=0)]  # images that are inverted again under faster settings
+    gallery: Annotated[int, Field(ge=1, le=12)]  # sources that are shown
+    alphas: Annotated[list[Share], AfterValidator(_each_once)]  # shown of each source
+    noises: Annotated[list[Annotated[float, Field(ge=0, le=2)]], AfterValidator(_each_once)]
+
+
+class Generation(Trained):
+    """03_generation: the synthetic images."""
+
+    sets: Annotated[list[Literal["sd", "cd", "given"]], AfterValidator(_each_once)]  # prompted, class-conditional, of others
+    images: Count  # of each set
+    model: Text  # of `sd`: shipped, a diffusers folder, a hub id, or given: the images that somebody else published
+    revision: str  # of a hub id
+    facts: Text  # what the recipes can say of the classes: params/classes/<facts>.yaml
+    recipe: Text  # of the prompts
+    guidance: Annotated[float, Field(ge=1, le=30)]  # 1: none
+    steps: Annotated[int, Field(ge=1, le=1000)]  # of the sampler
+    scheduler: Text  # DPMSolver++, or any diffusers scheduler by name
+    guided: Annotated[list[Share], Field(min_length=2, max_length=2)]  # part of the steps with guidance
+    rescale: Share  # of the guidance
+    batch: Count
+    recipes: Annotated[list[Text], AfterValidator(_each_once)]  # the sweep's recipes, at `guidance`
+    guidances: Annotated[list[Annotated[float, Field(ge=1, le=30)]], AfterValidator(_each_once)]  # at `recipe`
+    sweep: Annotated[int, Field(ge=0)]  # images of each point of the sweep
+    start: Text  # what `cd` is trained from: shipped, scratch, a diffusers folder, or a hub id
+    class_guidance: Annotated[float, Field(ge=1, le=30)]
+    judge_epochs: Count  # of the real-trained classifier that says what it sees in each set
+
+
+class Training(Section):
+    """04_training: the classifiers."""
+
+    arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_each_once)]
+    architecture: Text  # resnet8, resnet18, resnet50, or any classifier of torchvision.models
+    stem: Annotated[int, Field(ge=0, le=8)]  # stride of the first convolution of those ResNets; 0: by resolution
+    width: Annotated[int, Field(ge=4, le=256)]  # channels of the first stage; 64 is the published ResNet-18
+    epochs: Count  # passes over `real`; every arm takes as many steps as that
+    batch: Count
+    rate: Annotated[float, Field(gt=0, le=10)]
+    smoothing: Share
+    recipe: Literal["standard", "multicrop"]  # of augmentation
+    precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on CUDA
+    balance: bool  # whether classes count equally in the loss, however many images each has
+    ema: Annotated[float, Field(ge=0, lt=1)]  # average of the weights that is kept; 0: the last ones
+    memory: Count  # megabytes of images; larger arms are read from their shards while training
+    by_epochs: Annotated[list[Arm], AfterValidator(_each_once)]  # trained once more for as many passes as `real`
+    wordings: bool  # whether each point of the sweep of chapter 03 is an arm too
+    compare_recipes: Annotated[list[Literal["standard", "multicrop"]], AfterValidator(_each_once)]  # all arms once more with each
+    traded: Annotated[list[Text], AfterValidator(_each_once)]  # sets whose curves stand beside that of `real`
+    counts: Annotated[list[Times], AfterValidator(_each_once)]  # their sizes besides 1, in sizes of `real`
+    shares: Annotated[list[Part], AfterValidator(_each_once)]  # of `real` alone
+    helped: Annotated[list[Part], AfterValidator(_each_once)]  # of `real` beside a whole set
+    mixes: Annotated[list[Part], AfterValidator(_each_once)]  # share of `real` in mixtures as large as `real`
+
+
+class Gradcam(Section):
+    """05_gradcam: where the classifiers look."""
+
+    images: Annotated[int, Field(ge=20)]  # of each set that is explained
+    trust: Annotated[int, Field(ge=2)]  # images on which the maps themselves are tested
+    gallery: Annotated[int, Field(ge=1, le=12)]  # images in a row of pictures
+
+
+class Geometry(Section):
+    """06_geometry: whether the lines hold."""
+
+    images: Annotated[int, Field(ge=10)]  # of each set that is measured
+    sizes: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=1), AfterValidator(_each_once)]
+    scenes: Annotated[int, Field(ge=2)]  # calibration scenes of each style and size
+    native: bool  # measure generated images at the size at which they were drawn
+
+
+class Representation(Section):
+    """07_representation: how near the sets are, and what the classifiers make of images."""
+
+    images: Annotated[int, Field(ge=50)]  # a side of every comparison of sets; at most half of the test images
+    networks: Annotated[list[Literal["own", "inception", "dinov2", "inception-torchvision", "resnet18", "resnet50"]],
+                        Field(min_length=1), AfterValidator(_each_once)]  # whose features are compared
+    neighbours: Count  # k of precision, recall, density and coverage
+    seen: Annotated[int, Field(ge=20)]  # real test images on which classifiers' features are measured
+    probe: Annotated[int, Field(ge=50)]  # labelled images from which a linear probe learns
+    transfer: Annotated[list[Literal["world", "digits", "cifar10"]], AfterValidator(_each_once)]  # other sources to be probed on
+    path: Text  # where cifar10 lies
+    corruptions: Annotated[list[Literal["noise", "blur", "contrast", "jpeg", "brightness"]], Field(min_length=1),
+                           AfterValidator(_each_once)]
+    severities: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1), AfterValidator(_each_once)]
+    damaged: Annotated[int, Field(ge=20)]  # test images under each corruption
+    eps: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1), AfterValidator(_each_once)]  # grey levels
+    climbs: Count  # steps of PGD
+    attacked: Annotated[int, Field(ge=20)]  # of the damaged images, those that are attacked
+    gallery: Annotated[int, Field(ge=1, le=12)]  # closest pairs shown of each set
+
+
+class Repair(Section):
+    """08_repair: what closes the gap."""
+
+    base: Annotated[str, Field(pattern=r"^[a-z][\w-]*$")]  # the synthetic arm that is repaired
+    remedies: Annotated[list[Text], Field(min_length=1), AfterValidator(_each_once)]  # files of lib/remedies
+    validation: Annotated[float, Field(gt=0, le=0.5)]  # share of the real training images that only chooses between remedies
+    images: Count  # m: real images that every remedy may use
+    blocks: Annotated[list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)]  # k, at m = `images`; 0: all
+    curve: Annotated[list[Count], AfterValidator(_each_once)]  # other m
+    late: Annotated[list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)]  # k at those m
+    ratios: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_each_once)]  # real share of a mixed batch
+    keep: Annotated[float, Field(gt=0, lt=1)]  # share of the synthetic images that a filter keeps
+    steps: Count  # of every further training
+    rate: Annotated[float, Field(gt=0, le=10)]
+    judge_epochs: Count  # of the real-trained classifier by which images are filtered
+
+
+class Settings(Section):
+    """A whole profile."""
+
+    study: Study
+    data: Data
+    inversion: Inversion
+    generation: Generation
+    training: Training
+    gradcam: Gradcam
+    geometry: Geometry
+    repair: Repair
+    representation: Representation
+
+    def parameters(self, notebook: str) -> dict[str, Any]:
+        """The flat parameters of one notebook, e.g. `01_data`: the study's and those of its own section."""
+        section = getattr(self, section_of(notebook), None)
+        return {**self.study.model_dump(), **(section.model_dump() if section else {})}
+
+
+def section_of(notebook: str) -> str:
+    """`04_training` reads section `training`."""
+    return notebook.split("_", 1)[1]
+
+
+def load(profile: str, params: Path = PARAMS) -> Settings:
+    """The settings of a profile: `params/defaults.yaml` overlaid with `params/<profile>.yaml`."""
+    default, own = params / "defaults.yaml", params / f"{profile}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9][\w-]*", profile) or profile == "defaults" or not own.is_file():
+        raise SettingsError(f"no profile named {profile!r}{_nearest(profile, profiles(params))}.\n{own}")
+    base, over = _read(default), _read(own)
+    known = Settings.model_fields
+    for name in over:
+        if name not in known:
+            raise SettingsError(f"unknown section {name!r}{_nearest(name, known)}.\n{own}: {name}")
+        if not isinstance(over[name], dict):
+            raise SettingsError(f"section {name!r} must hold `key: value` lines, got {SHORT.repr(over[name])}.\n{own}: {name}")
+    merged = {name: {**base.get(name, {}), **over.get(name, {})} for name in {**base, **over}}
+    return _validate(Settings, merged, lambda keys: own if _holds(over, keys) else default)
+
+
+def section(notebook: str, values: dict[str, Any]) -> tuple[Study, Section | None]:
+    """The sections of one notebook from its flat variables, checked as strictly as a profile."""
+    known = Settings.model_fields.get(section_of(notebook))
+    model = known.annotation if known else None
+    cell = f"{notebook}.ipynb, cell tagged `parameters`"
+    parts = [_validate(m, {k: values[k] for k in m.model_fields if k in values}, lambda _: cell)
+             for m in (Study, model) if m]
+    return parts[0], parts[1] if model else None
+
+
+def profiles(params: Path = PARAMS) -> list[str]:
+    """Names of the profiles that exist."""
+    return sorted(p.stem for p in params.glob("*.yaml") if p.stem != "defaults" and p.is_file())
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain YAML that refuses a key written twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """One YAML file as a dict; every way it can be wrong names the file."""
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError as error:
+        raise SettingsError(f"the file is missing; restore it with `git checkout params`.\n{path}") from error
+    except UNREADABLE as error:
+        raise SettingsError(f"not readable as YAML: {' '.join(str(error).split())}.\n{path}") from error
+    if tree is not None and not isinstance(tree, dict):
+        raise SettingsError(f"expected sections such as `data:`, got {SHORT.repr(tree)}.\n{path}")
+    return tree or {}
+
+
+def _validate(model: type[Section], tree: dict[str, Any], where) -> Any:
+    """The typed section, or one SettingsError that lists every fault."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        faults = [_explain(model, fault, where(fault["loc"])) for fault in error.errors()]
+        raise SettingsError("\n".join(faults)) from error
+
+
+def _explain(model: type[Section], fault: dict[str, Any], where) -> str:
+    """One fault in words: what was found, what was expected, the nearest name, and last the file and key."""
+    keys = [str(k) for k in fault["loc"]]
+    key, got = ".".join(keys), fault["input"]
+    if fault["type"] == "extra_forbidden":
+        text = f"unknown key {keys[-1]!r}{_nearest(keys[-1], _siblings(model, keys))}"
+    elif fault["type"] == "missing":
+        text = f"key {keys[-1]!r} is missing"
+    else:
+        expected = re.sub(r"^(Input|List|String|Value error,|Keys) (should )?(be )?(a valid )?", "", fault["msg"])
+        text = f"{key} = {SHORT.repr(got)} ({type(got).__name__}): expected {expected}{_hint(got)}"
+    return f"{text}.\n{where}: {key}"
+
+
+def _hint(got: Any) -> str:
+    """The two traps of YAML that were seen to bite."""
+    if isinstance(got, str) and re.fullmatch(r"[+-]?\d+e[+-]?\d+", got.lower()):
+        return "; YAML reads 1e-3 as text, write 1.0e-3"
+    if isinstance(got, bool):
+        return "; YAML reads yes, no, on, off as true or false, put text in quotes"
+    return ""
+
+
+def _siblings(model: type[Section], keys: list[str]) -> list[str]:
+    """Names that would have been valid where an unknown key stood."""
+    for key in keys[:-1]:
+        model = model.model_fields[key].annotation
+    return list(model.model_fields)
+
+
+def _nearest(name: str, names) -> str:
+    """`; did you mean 'x'?` or the list of what there is."""
+    close = difflib.get_close_matches(str(name), list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(sorted(names))}"
+
+
+def _holds(tree: dict[str, Any], keys: tuple) -> bool:
+    """Whether a profile itself wrote this key (else it came from the defaults)."""
+    for key in keys[:2]:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True

@@ -1,0 +1,110 @@
+"""What a profile needs from elsewhere, brought before anything runs: `python -m lib.core.fetch --profile cifar10`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lib.core import config as settings
+from lib.core import progress
+from lib.core.config import Generation, Inversion, Settings, SettingsError
+from lib.core.paths import PARAMS, ROOT
+from lib.data.archives import located
+from lib.data.sources import SourceError
+from lib.diffusion import hub
+from lib.diffusion.hub import GeneratorError
+
+HERE = ("", "shipped", "scratch", "given")  # models that nobody has to bring
+OWN = ("world", "digits", "cifar10")  # sources that the project makes or brings itself
+
+
+class FetchError(RuntimeError):
+    """Something that cannot be had; the message says the way out."""
+
+
+def fetch(loaded: Settings) -> list[str]:
+    """Bring what a profile needs; one line for each thing that is now here."""
+    lines = [f"{name}: commit {Path(hub.fetch(name, revision or None)).name}" for name, revision in wanted(loaded).items()]
+    path = ROOT / loaded.data.path
+    if loaded.data.source == "cifar10":
+        lines.append(f"CIFAR-10: {cifar10(path)}")
+    elif loaded.data.source == "folder" and not path.is_dir():
+        raise FetchError(f"data.path = {loaded.data.path!r}: source 'folder' is read from class folders of your own, which are "
+                         f"not there; set it to where yours lie.\n{path}")
+    elif loaded.data.source not in (*OWN, "folder"):
+        where = located(path, f"the files of source {loaded.data.source!r}")
+        lines.append(f"{loaded.data.source}: {where}, a download of your own")
+    return lines
+
+
+def wanted(loaded: Settings) -> dict[str, str]:
+    """Hub ids of a profile with their revisions."""
+    sections = [loaded.generation] + [loaded.inversion] * (loaded.inversion.count > 0)
+    return {name: section.revision for section in reversed(sections) for name in models(section)}
+
+
+def models(section: Generation | Inversion) -> list[str]:
+    """Hub ids among what generates and what training starts from."""
+    named = dict.fromkeys((section.model, *([section.start] if isinstance(section, Generation) else [])))
+    return [name for name in named if name not in HERE and not (ROOT / name).is_dir()]
+
+
+def missing(loaded: Settings) -> list[str]:
+    """What is not here yet of all that a profile needs from elsewhere, and what brings it."""
+    source, path, facts = loaded.data.source, loaded.data.path, PARAMS / "classes" / f"{loaded.generation.facts}.yaml"
+    lacking = [f"{name}: `make fetch` brings it" for name, revision in wanted(loaded).items() if not here(name, revision)]
+    if source == "cifar10" and not (ROOT / path / "cifar-10-batches-py").is_dir():
+        lacking.append(f"CIFAR-10 in {path}: `make fetch` brings it")
+    own = {path: f"the images of source {source}"} if source not in OWN else {}
+    own |= {section.given: "images that somebody else made" for section in (loaded.generation, loaded.inversion) if section.given}
+    lacking += [f"{name}: {what}, a download of your own" for name, what in own.items() if not downloaded(ROOT / name)]
+    if "sd" in loaded.generation.sets and loaded.generation.model != "given" and not facts.is_file():
+        lacking.append(f"{facts.name} in params/classes: what prompts can say of the classes (generation.facts)")
+    return lacking
+
+
+def downloaded(path: Path) -> bool:
+    """Whether a download lies where a setting says."""
+    try:
+        return located(path, "a download").exists()
+    except SourceError:
+        return False
+
+
+def here(model: str, revision: str) -> bool:
+    """Whether nothing has to be brought for a model of the settings."""
+    return model in HERE or (ROOT / model).is_dir() or hub.cached(model, revision or None)
+
+
+def cifar10(path: Path) -> Path:
+    """torchvision's CIFAR-10, md5 checked; downloaded again where it is damaged."""
+    from torchvision.datasets import CIFAR10  # slow to import, and most profiles do without
+
+    try:
+        CIFAR10(str(path), download=True)
+    except (OSError, RuntimeError) as error:
+        raise FetchError(f"CIFAR-10 cannot be had ({' '.join(str(error).split())}). With a network say `make fetch PROFILE=…` "
+                         f"again, or put cifar-10-python.tar.gz where data.path points.\n{path}") from error
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m lib.core.fetch --profile world`."""
+    parser = argparse.ArgumentParser(prog="python -m lib.core.fetch", description=__doc__)
+    parser.add_argument("--profile", default="world")
+    profile = parser.parse_args(arguments).profile
+    try:
+        lines = fetch(settings.load(profile))
+    except (SettingsError, GeneratorError, FetchError, SourceError, OSError) as error:
+        print(f"\n{str(error).replace('PROFILE=…', f'PROFILE={profile}')}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        progress.say(f"stopped; `make fetch PROFILE={profile}` goes on where it ended")
+        return 130
+    print("\n".join(lines) or f"profile {profile} needs nothing from elsewhere")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The method `class`: class-conditional diffusion trained on the real training images, from pretrained weights or nothing.
+
+Trained from nothing on images that somebody else made, it is a generator that knows the synthetic domain only.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from lib.core import compute, progress
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step
+from lib.data import cifake as given
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
+from lib.diffusion import precision as probe
+from lib.diffusion import train as fit
+from lib.diffusion.autoencoder import PatchAutoencoder, refine
+from lib.diffusion.model import ClassTable, Design, Generator, GeneratorError, pixels
+from lib.diffusion.models import fingerprint, loaded
+from lib.diffusion.packed import pack, unpack
+from lib.diffusion.sample import Sampler, sample
+from lib.world.captions import article
+
+SCRATCH = "scratch"
+GRID = 8  # latents a side of a model trained from nothing, where the images are large enough
+
+
+@step(version=1)
+def trained(store: Store, recipe: ArtifactSpec) -> FileWriters:
+    """A generator of the classes of upstream `real` or `given`; resumes from its last checkpoint."""
+    (teacher,) = recipe.inputs.values()
+    if teacher.kind != given.given.name and teacher.settings.get("split") != "train":
+        raise GeneratorError("a generator may learn from real training images or from images that somebody else made: give "
+                             f"the recipe of split `train` or of `given`, not {teacher.settings.get('split', teacher.kind)!r}")
+
+    def write(path: Path) -> None:
+        wanted, state = recipe.settings, store.folder(recipe) / "fit"
+        real = images.load(store.make(teacher))
+        how = fit.TrainConfig(**wanted["fit"], seed=recipe.seed)
+        generator = begin(wanted, real, recipe.seed).to(compute.device(wanted["device"]))
+        way, look = probe.learning(store, generator, how.batch), Look(state, len(real.classes))
+        losses = fit.fit(generator, examples(generator, real, wanted["flip"]), how, state, look, way)
+        pack(generator, path, {"losses": losses, "keep": how.keep, "classes": real.classes, "fit": asdict(how)})
+        shutil.rmtree(state, ignore_errors=True)
+    return {"generator.safetensors": write}
+
+
+def opened(artifact: Artifact, device: str = "auto") -> tuple[Generator, dict]:
+    """The generator of an artifact, and its losses, one for each `keep` steps."""
+    return unpack(artifact.path("generator.safetensors"), compute.device(device))
+
+
+def begin(wanted: dict, real: ImageSet, seed: int) -> Generator:
+    """What training starts from: a text-to-image model whose words become a table of classes, or nothing."""
+    if wanted["start"] == SCRATCH:
+        return from_nothing(real, wanted["space"], wanted["channels"], seed, min(200, wanted["fit"]["steps"]))
+    if wanted["space"] == "pixel":
+        raise GeneratorError("generation.space = 'pixel' needs generation.start = 'scratch': pretrained weights have latents")
+    return with_classes(loaded(wanted["start"], wanted["revision"], wanted["device"]), real.classes)
+
+
+def with_classes(text: Generator, classes: tuple[str, ...]) -> Generator:
+    """The same networks with a table in place of words; each class starts as what the text encoder says of its name."""
+    table = ClassTable(len(classes), text.tokens, text.width)
+    with torch.no_grad():
+        said = text.text([f"a photo of {article(name)}" for name in classes])
+        rows = torch.cat([said, text.condition(text.nothing())])
+        table.rows.weight.copy_(rows.flatten(1).float())
+    unet = type(text.unet).from_config(text.unet.config)
+    unet.load_state_dict(text.unet.state_dict())
+    return Generator(unet, text.scheduler, text.vae, table=table)
+
+
+def from_nothing(real: ImageSet, space: str, channels: Sequence[int], seed: int, refining: int) -> Generator:
+    """Untrained, of the images' own size; in latent space with an autoencoder of their own patches."""
+    size = real.images.shape[1]
+    vae = patches(real.images, seed, refining) if space == "latent" else None
+    attention = tuple(level > 0 or len(channels) == 1 for level in range(len(channels)))  # none at the finest level
+    return Generator.build(Design(size, tuple(channels), attention, classes=len(real.classes)), vae, seed=seed)
+
+
+def patches(pictures: np.ndarray, seed: int, steps: int) -> PatchAutoencoder:
+    """An autoencoder to a grid of 8 x 8 (more from 128 px on), closed form, its decoder refined for a moment."""
+    size = pictures.shape[1]
+    halvings = int(np.clip(np.log2(size / GRID), 1, 3))
+    vae = PatchAutoencoder(latent_channels=min(16, 3 * 4**halvings), block_out_channels=(3, 24, 48, 96)[:halvings + 1],
+                           sample_size=size)
+    vae.fit_patches(pixels(pictures[:4000]))
+    refine(vae, torch.from_numpy(pictures), steps, 64, 2e-3, seed)
+    return vae
+
+
+@torch.no_grad()
+def examples(generator: Generator, real: ImageSet, flip: bool, batch: int = 250) -> fit.Examples:
+    """Latents of all images, and of their mirror images where those are still of their class."""
+    fitted = [images.fit(image, generator.resolution) for image in real.images]
+    parts = torch.from_numpy(np.stack(fitted)).split(batch)
+    views = [torch.cat([generator.encode(part) for part in parts])]
+    if flip:
+        views.append(torch.cat([generator.encode(part.flip(2)) for part in parts]))
+    weights = generator.vae.importance() if isinstance(generator.vae, PatchAutoencoder) else 1.0
+    return fit.Examples(torch.stack(views).half().cpu(), torch.from_numpy(real.labels), weights)
+
+
+class Look:
+    """Draws a sheet of samples at each checkpoint, a column a class, where an impatient eye finds it."""
+
+    def __init__(self, folder: Path, classes: int):
+        self.folder, self.classes = folder, classes
+
+    def __call__(self, step: int, generator: Generator) -> None:
+        drawn = list(sample(generator, generator.classes(range(self.classes)), range(self.classes), Sampler(steps=8)))
+        path = self.folder / f"step-{step:06}.png"
+        cv2.imwrite(str(path), np.concatenate([one.image for one in drawn], 1)[..., ::-1])
+        progress.say(f"samples at step {step}: {path}")
+
+
+def recipe(section, study, data: dict, start: str, revision: str = "", **teacher: ArtifactSpec) -> ArtifactSpec:
+    """The training that a section of the settings describes; `teacher` is real=recipe or given=recipe."""
+    how = fit.TrainConfig(section.fit_steps, section.fit_batch, section.fit_rate, warmup=section.fit_steps // 10,
+                     decay=0.5, ema=0.99, snr=section.fit_snr, keep=max(20, section.fit_steps // 3))
+    how = {name: value for name, value in asdict(how).items() if name != "seed"}
+    own = {"revision": "", "print": "", "channels": section.channels} if start == SCRATCH else \
+        {"revision": revision, "print": fingerprint(start)}
+    return trained({"start": start, "space": section.space, "fit": how, "flip": data["flip"], "device": study.device} | own,
+                   study.seed, **teacher)

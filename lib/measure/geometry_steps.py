@@ -1,0 +1,36 @@
+"""Chapter 06's artifacts: what the lines of image sets say, and the calibration that says from which size to believe it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lib.core import workers
+from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.data import imageset as images
+from lib.measure import geometry
+
+
+@step(version=2)
+def lines(store: Store, recipe: ArtifactSpec) -> FileWriters:
+    """A row for each of the first `count` images of a set."""
+    def write(path: Path) -> None:
+        part = images.load(store.make(recipe.inputs["images"])).take(slice(recipe.settings["count"]))
+        pictures = part.native() if recipe.settings.get("native") else part.images
+        geometry.features(pictures, recipe.seed, workers.cores()).to_parquet(path)
+    return {"lines.parquet": write}
+
+
+@step(version=2)
+def calibration(store: Store, recipe: ArtifactSpec) -> FileWriters:
+    """A row a size: errors against known cameras."""
+    def write(path: Path) -> None:
+        geometry.calibrate(recipe.settings["sizes"], recipe.settings["scenes"], recipe.seed,
+                           workers=workers.cores()).to_parquet(path)
+    return {"calibration.parquet": write}
+
+
+def table(store: Store, wanted: ArtifactSpec) -> pd.DataFrame:
+    """The table of either artifact."""
+    return pd.read_parquet(store.make(wanted).files[0])

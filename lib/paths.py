@@ -1,8 +1,0 @@
-"""The one place that knows paths."""
-
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parents[1]
-PARAMS = ROOT / "params"
-NOTEBOOKS = ROOT / "notebooks"
-REPORTS = ROOT / "reports"

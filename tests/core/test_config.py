@@ -1,0 +1,133 @@
+"""Settings: strict types, nearest names, and errors that name file and key, all before anything runs."""
+
+import shutil
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.core import config as settings
+from lib.core.config import Settings, SettingsError
+from lib.core.paths import PARAMS
+
+
+@pytest.fixture
+def params(tmp_path):
+    shutil.copy(PARAMS / "defaults.yaml", tmp_path)
+    return tmp_path
+
+
+def write(params, text):
+    (params / "mine.yaml").write_text(text)
+    return params
+
+
+def fails(params, text):
+    with pytest.raises(SettingsError) as caught:
+        settings.load("mine", write(params, text))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("profile", settings.profiles())
+def test_every_profile_loads(profile):
+    assert settings.load(profile).study.seeds >= 3
+
+
+def test_a_profile_overrides_only_what_it_names(params):
+    ours, base = settings.load("mine", write(params, "training:\n  epochs: 3\n")), settings.load("world")
+    assert ours.training.epochs == 3
+    assert ours.training.width == base.training.width
+
+
+def test_unknown_key_names_the_nearest_and_the_file(params):
+    message = fails(params, "training:\n  epoch: 3\n")
+    assert "'epoch'" in message and "did you mean 'epochs'?" in message
+    assert message.splitlines()[-1] == f"{params / 'mine.yaml'}: training.epoch"
+
+
+def test_unknown_section_names_the_nearest(params):
+    assert "did you mean 'training'?" in fails(params, "trainin:\n  epochs: 3\n")
+
+
+@pytest.mark.parametrize("line, expected", [
+    ("rate: 1e-3", "write 1.0e-3"),
+    ("width: 3e1", "write 1.0e-3"),
+    ("epochs: no", "put text in quotes"),
+    ("epochs: -3", "greater than or equal to 1"),
+    ("epochs: 2.5", "integer"),
+    ("smoothing: 1.5", "less than or equal to 1"),
+    ("rate: .nan", "finite number"),
+    ("arms: real", "list"),
+    ("arms: []", "at least 1"),
+    ("arms: [real, real]", "each name once"),
+    ("arms: [real++sd]", "match pattern"),
+    ("batch: 99999999999999999999", "less than or equal"),
+    ("epochs:", "integer"),
+])
+def test_wrong_values_say_what_was_expected_and_where(params, line, expected):
+    message = fails(params, f"training:\n  {line}\n")
+    key = f"training.{line.split(':')[0]}"
+    assert expected in message and key in message
+    assert message.splitlines()[-1].startswith(str(params / "mine.yaml"))
+
+
+def test_a_key_written_twice_is_refused(params):
+    assert "'epochs' stands twice" in fails(params, "training:\n  epochs: 3\n  epochs: 4\n")
+
+
+@pytest.mark.parametrize("line", ['title: "  "', 'store: "a\\0b"', "store: ''"])
+def test_blank_and_unusable_texts_are_refused(params, line):
+    assert "study." in fails(params, f"study:\n  {line}\n")
+
+
+@pytest.mark.parametrize("text", ["a: " + "[" * 3000, "- a\n", "training: 3\n", "training: [1\n", "just words\n", "training:\n"])
+def test_wrong_shapes_name_the_file(params, text):
+    assert str(params / "mine.yaml") in fails(params, text)
+
+
+def test_a_yaml_tag_runs_nothing(params, tmp_path):
+    message = fails(params, f"study:\n  title: !!python/object/apply:os.mkdir ['{tmp_path / 'planted'}']\n")
+    assert "not readable as YAML" in message and not (tmp_path / "planted").exists()
+
+
+def test_a_missing_profile_names_the_nearest(params):
+    write(params, "")
+    with pytest.raises(SettingsError, match="did you mean 'mine'"):
+        settings.load("mime", params)
+
+
+@pytest.mark.parametrize("name", ["../mine", "", "a b", "defaults", "/mine", "mine.yaml"])
+def test_what_is_no_name_of_a_profile(params, name):
+    write(params, "")
+    with pytest.raises(SettingsError, match="no profile named"):
+        settings.load(name, params)
+
+
+def test_a_fault_in_the_defaults_names_the_defaults(params):
+    tree = yaml.safe_load((params / "defaults.yaml").read_text())
+    del tree["training"]["width"]
+    (params / "defaults.yaml").write_text(yaml.safe_dump(tree))
+    message = fails(params, "training:\n  epochs: 3\n")
+    assert "'width' is missing" in message and "defaults.yaml" in message.splitlines()[-1]
+
+
+def test_no_name_stands_in_two_sections_of_one_notebook():
+    study = set(settings.Study.model_fields) | {"profile"}
+    for name, info in Settings.model_fields.items():
+        if name != "study":
+            assert not study & set(info.annotation.model_fields)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner)))
+def test_whatever_a_value_is_it_loads_or_explains(value):
+    base = yaml.safe_load((PARAMS / "defaults.yaml").read_text())
+    for section, key in [("training", "epochs"), ("data", "path"), ("study", "seeds"), ("training", "arms")]:
+        tree = {**base, section: {**base[section], key: value}}
+        try:
+            loaded = settings._validate(Settings, tree, lambda _: "here.yaml")
+        except SettingsError as error:
+            assert str(error).splitlines()[-1].startswith("here.yaml: ")
+        else:
+            assert getattr(getattr(loaded, section), key) == value

@@ -1,0 +1,208 @@
+"""Make, papermill and the settings agree; failures are loud, kept, and never taken as done."""
+
+import json
+import time
+
+import nbformat
+import pytest
+
+from lib.core import config as settings
+from lib.core import freshness as stamps
+from lib.core import run
+from lib.core.config import Settings
+from lib.core.paths import NOTEBOOKS, ROOT
+from lib.core.store import ArtifactSpec, Store
+from tests.conftest import make
+from tests.report.checks import assert_report_is_sound, check_in_browser
+
+
+def ran(done):
+    """The notebooks that a call of make executed."""
+    return [line.split()[1] for line in done.stderr.splitlines() if line.startswith("✓")]
+
+
+def edit(house, old, new, file="params/smoke.yaml"):
+    text = (house / file).read_text()
+    assert old in text
+    (house / file).write_text(text.replace(old, new))
+
+
+# --- notebooks ------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", run.names())
+def test_parameters_are_the_settings_in_name_and_type(name):
+    from papermill import inspect_notebook
+
+    found = inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb"))
+    expected = {"profile": "world", **settings.load("world").parameters(name)}
+    assert set(found) == set(expected)
+    for key, info in found.items():
+        value = eval(info["default"], {})  # a literal that papermill read from our own cell
+        assert type(value) is type(expected[key]), key
+        assert info["help"], f"{key} has no comment"
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_notebooks_are_thin_and_clean(name):
+    text = (NOTEBOOKS / f"{name}.ipynb").read_text()
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert [cell.id for cell in notebook.cells] == sorted({cell.id for cell in notebook.cells})
+    for cell in code:
+        lines = cell.source.splitlines()
+        assert "parameters" in cell.metadata.get("tags", []) or len(lines) <= 12
+        assert not any(line.lstrip().startswith(("def ", "class ", "with open", "while ")) for line in lines)
+
+
+@pytest.mark.parametrize("name", run.names())
+def test_notebooks_open_alike(name):
+    first, second = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells[:2]
+    lines = [line for line in first.source.splitlines() if line]
+    assert lines[0].startswith("# ") and lines[1].startswith("**") and lines[1].endswith("**")
+    assert 3 <= sum(line.startswith("- ") for line in first.source.splitlines()) <= 5
+    assert second.metadata.tags == ["parameters"]
+
+
+def test_names_that_differ_stop_the_run_before_a_kernel_starts():
+    with pytest.raises(run.RunError, match=r"only in the settings \['epoch'\]"):
+        run.check_names("00_summary", {**settings.load("smoke").parameters("00_summary"), "profile": "smoke", "epoch": 3})
+
+
+def test_what_a_program_imports_is_found_through_others():
+    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.data import sources")}
+    assert {"lib/data/sources.py", "lib/world/__init__.py", "lib/core/store.py", "lib/core/paths.py", "lib/core/progress.py"} <= found
+    assert not any(path.startswith("lib/report") for path in found)
+
+
+def test_data_that_a_module_reads_is_watched_with_it():
+    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.report import published")}
+    assert {"lib/report/published.py", "lib/report/published.yaml"} <= found
+    assert not any(path.endswith(".yaml") for path in map(str, stamps.imported("from lib.report import figures")))
+
+
+def test_no_room_imports_from_a_floor_above():
+    floors = ["paths workers", "settings stamps", "compute progress", "cluster", "store", "schedule", "data", "generator",
+              "classifier", "measure", "repair", "run", "report", "notebook fetch", "plan"]
+    height = {room: i for i, rooms in enumerate(floors) for room in rooms.split()}
+    for path in (ROOT / "lib").rglob("*.py"):
+        room = path.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
+        if room not in ("__init__", "run"):  # run.py names the page that it publishes
+            for other in stamps.imports(path.read_text()):
+                there = other.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
+                assert there == "__init__" or height[there] <= height[room], f"{path} imports {other}"
+
+
+# --- make -----------------------------------------------------------------------------------------------------------
+
+def test_the_smoke_study_leaves_a_sound_report(house):
+    out = house / "reports" / "smoke"
+    assert_report_is_sound(out / "report.html")
+    names = sorted(path.stem for path in (out / "results").glob("*.json"))
+    assert names == sorted([*run.names(), "run"])
+    summary = json.loads((out / "results" / "run.json").read_text())
+    assert set(summary["seconds"]) == set(run.names()) and summary["total"] > 0 and "git" in summary
+    assert not list((out / "notebooks").glob("*.partial.ipynb")) + list((out / "notebooks").glob("*.failed.ipynb"))
+
+
+def test_the_report_in_a_real_browser(house):
+    check_in_browser(house / "reports" / "smoke" / "report.html")
+
+
+def test_every_figure_has_its_numbers_beside_it(house):
+    figures = house / "reports" / "smoke" / "figures"
+    assert len(list(figures.glob("*.svg"))) >= 6
+    assert {p.stem for p in figures.glob("*.svg")} <= {p.stem for p in figures.glob("*.csv")}
+
+
+def test_nothing_changed_nothing_runs_in_a_second(house):
+    make(house, "report")
+    times = []
+    for _ in range(3):
+        started = time.monotonic()
+        done = make(house, "report")
+        times.append(time.monotonic() - started)
+        assert done.returncode == 0 and ran(done) == [] and "open" not in done.stdout
+    assert min(times) < 1
+
+
+def test_a_comment_changes_nothing(house):
+    edit(house, "training:", "# a remark\ntraining:")
+    assert ran(make(house, "report")) == []
+
+
+def test_a_value_reruns_its_notebook_and_those_after_it_and_a_harmed_shard_met_there_is_made_again(house):
+    store = Store(house / ".store")
+    tree = json.loads((house / "reports/smoke/results/01_data.json").read_text())["recipes"]["train"]
+    shard = next(store.folder(ArtifactSpec.from_json(tree)).glob("*.parquet"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000])
+    edit(house, "  epochs: 2", "  epochs: 1")
+    before = make(house, "status").stdout
+    assert "stale: epochs: 2 is now 1" in before and f"altered: {shard.name}" in before
+    done = make(house, "report")
+    assert ran(done) == ["04_training", "05_gradcam", "07_representation", "08_repair",
+                         "00_summary"]  # and not the others, which read none of this
+    assert str(shard) in done.stderr and shard.read_bytes() == whole
+    after = make(house, "status").stdout
+    assert "stale" not in after and "altered" not in after
+
+
+def test_a_lost_result_and_damaged_stamps_are_made_again(house):
+    make(house, "report")
+    out = house / "reports" / "smoke"
+    for name in ("stamps/inputs", "stamps/00_summary", "stamps/report", "results/00_summary"):
+        (out / f"{name}.json").write_text("{")
+    assert "its result is lost" in make(house, "status").stdout
+    assert ran(make(house, "report")) == ["00_summary"]
+    assert json.loads((out / "results" / "00_summary.json").read_text())["findings"]
+
+
+@pytest.mark.parametrize("words", ["a b", "", "%", "x;y", "./smoke", "defaults", "nope"])
+def test_what_is_no_profile_stops_make(words):
+    done = make(ROOT, "status", profile=words)
+    assert done.returncode != 0 and set(done.stderr.partition("there are: ")[2].split(".")[0].split()) == set(settings.profiles())
+
+
+@pytest.mark.parametrize("old, new, said", [
+    ("batch: 32", "batches: 32", "did you mean 'batch'?"),
+    ("batch: 32", "batch: 1e1", "write 1.0e-3"),
+    ("small: true", "small: yes please", "boolean"),
+])
+def test_a_bad_setting_stops_make_with_file_and_key(house, old, new, said):
+    edit(house, old, new)
+    done = make(house, "report")
+    edit(house, new, old)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+    assert lines[-1].startswith(str(house / "params" / "smoke.yaml")) and ran(done) == []
+
+
+def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
+    edit(house, "[real, sd", "[reel, sd", "params/defaults.yaml")
+    done = make(house, "report")
+    stale = make(house, "status").stdout
+    edit(house, "[reel, sd", "[real, sd", "params/defaults.yaml")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
+    assert done.returncode != 0 and ran(done) == []
+    assert "ArmError: arm 'reel': no image set 'reel'; did you mean 'real'?" in lines[-3]
+    assert lines[-2:] == ["file:    reports/smoke/notebooks/04_training.failed.ipynb",
+                          "reopen:  make lab NOTEBOOK=reports/smoke/notebooks/04_training.failed.ipynb"]
+    assert (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
+    assert "failed: 04_training.failed.ipynb" in stale
+    again = ["04_training", "05_gradcam", "07_representation", "08_repair", "00_summary"]
+    assert ran(make(house, "report")) == again  # it was not taken as done
+    assert not (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
+
+
+def test_help_lists_every_command():
+    text = make(ROOT, "help").stdout
+    for command in ("report", "test", "lab", "env", "notebooks", "pdf", "bench", "status", "plan", "clean"):
+        assert f"make {command} " in text
+    assert all(name in text for name in settings.profiles())
+
+
+def test_settings_have_a_notebook_each():
+    rooms = {settings.section_of(name) for name in run.names()}
+    assert set(Settings.model_fields) - {"study"} <= rooms

@@ -1,0 +1,67 @@
+"""Image sets and their shards."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from lib.core.store import Artifact
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
+
+
+def some(n=7, size=9, seed=0, **columns):
+    rng = np.random.default_rng(seed)
+    return ImageSet(rng.integers(0, 256, (n, size, size, 3), np.uint8), np.arange(n) % 3, ("a", 'b "x"', "😀"),
+                    np.arange(n) + 2**62, tuple(f"s{i}" for i in range(n)), tuple("é" * i for i in range(n)), columns)
+
+
+def saved(folder, whole, size):
+    parts = images.shards(len(whole), size)
+    for name, where in parts.items():
+        images.write(folder / name, whole.take(list(where)))
+    return Artifact(folder, {"files": dict.fromkeys(parts, {})})
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_shards_of_any_size_give_the_same_set(tmp_path, size):
+    masks = [images.picture(np.eye(9, dtype=bool), "m.png")] * 7
+    whole = some(mask=masks, K=[[float(i), 0.5] for i in range(7)])
+    again = images.load(saved(tmp_path, whole, size))
+    for name in ("images", "labels", "seeds"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    assert (again.classes, again.sources, again.prompts) == (whole.classes, whole.sources, whole.prompts)
+    assert again.columns["K"] == whole.columns["K"]
+    np.testing.assert_array_equal(again.masks(), np.stack([np.eye(9, dtype=bool)] * 7))
+
+
+def test_shards_are_the_layout_that_the_datasets_library_reads(tmp_path):
+    whole = some(mask=[images.picture(np.eye(9, dtype=bool), "m.png")] * 7)
+    table = pq.read_table(saved(tmp_path, whole, 10).files[0])
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features["image"] == features["mask"] == {"_type": "Image"}
+    assert features["label"] == {"_type": "ClassLabel", "names": ["a", 'b "x"', "😀"]}
+    assert features["seed"] == {"_type": "Value", "dtype": "int64"}
+    cell = table["image"][2].as_py()
+    assert set(cell) == {"bytes", "path"}
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(cell["bytes"]))), whole.images[2])  # RGB, lossless
+
+
+def test_take_keeps_everything_together():
+    whole = some(K=list(range(7)))
+    part = whole.take(whole.labels == 1)
+    assert len(part) == 2 and part.sources == ("s1", "s4") and part.columns["K"] == [1, 4]
+    assert part.counts().tolist() == [0, 2, 0]
+
+
+@pytest.mark.parametrize("wrong", [{"labels": np.zeros(3, int)}, {"sources": ("a",)}, {"columns": {"K": [1]}},
+                                   {"images": np.zeros((7, 9, 9, 3))}, {"images": np.zeros((7, 9, 9), np.uint8)},
+                                   {"labels": np.full(7, 3)}, {"labels": np.full(7, -1)}])
+def test_what_does_not_fit_is_refused(wrong):
+    whole = some()
+    fields = {name: getattr(whole, name) for name in ("images", "labels", "classes", "seeds", "sources", "prompts")}
+    with pytest.raises(ValueError):
+        ImageSet(**fields | wrong)

@@ -1,0 +1,126 @@
+"""An image is its seed; the loop is diffusers' own; faults are seen, drawn again, counted."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from lib.diffusion import sample as sampling
+from lib.diffusion.model import Generator, GeneratorError
+from lib.diffusion.sample import Sampler, denoise, fault_of, faults, noise_of, sample, scheduler_of
+from tests.diffusion import tiny
+
+FAST = Sampler(guidance=2.0, steps=4, batch=4)
+PROMPTS = ["a red cube", "a blue sphere", "a drawing", "", "a round solid", "a red sphere", "a floor"]
+
+
+@pytest.fixture(scope="module")
+def made():
+    return tiny.of_text()
+
+
+KINDS = ["DPMSolver++", "DDIM", "DDPM", "PNDM", "UniPC", "EulerAncestralDiscreteScheduler"]
+
+
+@pytest.mark.parametrize("scheduler", KINDS)
+def test_batch_shard_and_order_change_nothing(made, scheduler):
+    seeds = [3, 14, 15, 92, 65, 35, 89]
+    images = {}
+    for batch, order in ((7, range(7)), (1, range(7)), (3, [4, 2, 6, 0, 1, 5, 3])):
+        own = Sampler(guidance=2.0, steps=4, scheduler=scheduler, batch=batch)
+        drawn = list(sample(made, [PROMPTS[i] for i in order], [seeds[i] for i in order], own))
+        for one in drawn:
+            same = images.setdefault(one.asked, one.image)
+            assert np.abs(one.image.astype(int) - same).max() <= 1
+    both = denoise(made, made.text(PROMPTS[:2]), seeds[:2], FAST)
+    alone = denoise(made, made.text(PROMPTS[1:2]), seeds[1:2], FAST)
+    assert torch.allclose(both[1:], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("guidance, rescale", [(1.0, 0.0), (3.0, 0.0), (7.5, 0.7)])
+@pytest.mark.parametrize("kind", ["shipped", "stable diffusion"])
+def test_equals_the_diffusers_pipeline(tmp_path, kind, guidance, rescale):
+    """float32, same seeds: within 1e-4 in [0, 1], what half a rounding step of uint8 is twenty times of."""
+    if kind == "shipped":
+        tiny.of_text().save(tmp_path)
+    else:
+        tiny.stable_diffusion(tmp_path)
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    made = Generator.load(tmp_path)
+    pipeline.scheduler = scheduler_of(made, "DPMSolver++")
+    pipeline.set_progress_bar_config(disable=True)
+    own = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    expected = pipeline(PROMPTS[:2], guidance_scale=guidance, guidance_rescale=rescale, num_inference_steps=6,
+                        generator=own, output_type="np").images
+    images = denoise(made, made.text(PROMPTS[:2]), [5, 6], Sampler(guidance, 6, rescale=rescale))
+    ours = (images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    assert np.abs(ours - expected).max() < 1e-4 and expected.std() > 0.01
+
+
+def test_noise_is_the_seeds():
+    together, _ = noise_of([1, 2**40], (4, 2, 2))
+    alone, _ = noise_of([2**40], (4, 2, 2))
+    assert torch.equal(together[1:], alone)
+
+
+def test_guidance_can_push_away_from_any_embedding(made):
+    prompt, other = made.text(["a red cube"]), made.text(["a blue sphere"])
+    usual = denoise(made, prompt, [0], FAST)
+    assert torch.equal(usual, denoise(made, prompt, [0], FAST, made.condition(made.nothing())[0]))
+    assert not torch.allclose(usual, denoise(made, prompt, [0], FAST, other[0]), atol=1e-3)
+
+
+def test_guidance_for_a_part_of_the_steps(made):
+    """None is as guidance 1, all is the default, a part is neither."""
+    def drawn(*guided, guidance=3.0):
+        return denoise(made, made.text(["a red cube"]), [0], Sampler(guidance=guidance, steps=4, guided=guided))
+
+    assert torch.equal(drawn(0.0, 0.0), drawn(0.0, 1.0, guidance=1.0))
+    part = drawn(0.25, 0.75)
+    assert min((part - drawn(0.0, 1.0)).abs().max(), (part - drawn(0.0, 0.0)).abs().max()) > 1e-4
+
+
+def test_faults():
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    assert fault_of(image) == "" and fault_of(image, finite=False) == "not a number"
+    assert fault_of(image * 0) == "black" and fault_of(image * 0 + np.array([9, 8, 7], np.uint8)) == "constant"
+
+
+def test_faulty_images_are_drawn_again(made, monkeypatch):
+    true, bad = denoise, [11]
+
+    def spoilt(generator, conditioning, seeds, sampler, against):
+        images = true(generator, conditioning, seeds, sampler, against)
+        images[[i for i, seed in enumerate(seeds) if seed in bad]] = -1.0
+        return images
+
+    monkeypatch.setattr(sampling, "denoise", spoilt)
+    drawn = list(sample(made, PROMPTS[:3], [10, 11, 12], FAST))
+    assert [one.asked for one in drawn] == [10, 11, 12] and drawn[1].seed not in (10, 11, 12)
+    assert drawn[1].faults == ("black",) and drawn[1].fault == "" and faults(drawn) == {"black": 1}
+    again = next(sample(made, PROMPTS[1:2], [drawn[1].seed], FAST))
+    assert np.abs(again.image.astype(int) - drawn[1].image).max() <= 1
+    monkeypatch.setattr(sampling, "denoise", lambda *_: torch.full((1, 3, 16, 16), float("nan")))
+    stands = next(sample(made, PROMPTS[:1], [1], FAST))
+    assert stands.fault == "not a number" and faults([stands]) == {"not a number": sampling.TRIES}
+
+
+def test_out_of_memory_halves_the_batch(made, monkeypatch, capsys):
+    true, sizes = denoise, []
+
+    def narrow(generator, conditioning, seeds, sampler, against):
+        sizes.append(len(seeds))
+        if len(seeds) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return true(generator, conditioning, seeds, sampler, against)
+
+    monkeypatch.setattr(sampling, "denoise", narrow)
+    assert len(list(sample(made, PROMPTS[:5], range(5), Sampler(steps=2, batch=5)))) == 5
+    assert sizes == [5, 2, 2, 1] and "out of memory at" in capsys.readouterr().err
+
+
+def test_errors_teach(made):
+    with pytest.raises(GeneratorError, match="no scheduler named 'DPM'.*DPMSolver"):
+        scheduler_of(made, "DPM")
+    with pytest.raises(GeneratorError, match="2 prompts or conditionings for 1 seeds"):
+        list(sample(made, PROMPTS[:2], [1]))

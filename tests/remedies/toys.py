@@ -1,0 +1,46 @@
+"""Base classifiers of toy blobs, real and synthetic, with the settings that remedies get."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from lib.classifier import train as fit
+from lib.core import config as settings
+from lib.core.store import step
+from lib.data import imageset as images
+from lib.data.imageset import ImageSet
+from lib.remedies import registry
+from tests.classifier.toys import blobs
+
+STUDY = SimpleNamespace(seed=0, seeds=2, device="cpu")
+
+
+@step(version=1)
+def real(store, recipe):
+    """Blobs as a split of a source, their colours dimmed."""
+    whole = dim(blobs(recipe.settings["count"], seed=recipe.seed))
+    return {"images-00000-of-00001.parquet": lambda path: images.write(path, whole)}
+
+
+@step(version=1)
+def synthetic(store, recipe):
+    """Blobs brighter than any real one."""
+    whole = blobs(recipe.settings["count"], seed=1000)
+    return {"images-00000-of-00001.parquet": lambda path: images.write(path, whole)}
+
+
+def dim(whole):
+    """The same classes, darker."""
+    return ImageSet((whole.images // 3).astype(np.uint8), whole.labels, whole.classes, whole.seeds, whole.sources, whole.prompts)
+
+
+def world(steps=12):
+    """`models`, `sets`, `train`, `test` and the settings of section repair; nothing is made."""
+    train, test = real({"split": "train", "count": 60}, 1), real({"split": "test", "count": 60}, 2)
+    sd = synthetic({"count": 60})
+    training = SimpleNamespace(arms=["sd", "real"], architecture="resnet8", stem=2, width=8, batch=12, rate=0.2, smoothing=0.0)
+    sets = {"real": train, "sd": sd}
+    models = fit.recipes(training, STUDY, steps, False, sets, {"real": 60, "sd": 60})
+    section = settings.load("smoke").repair.model_copy(update={"images": 24, "curve": [12], "steps": 6, "rate": 0.1})
+    wanted = registry.context(section, STUDY, models["sd"][0]) | {"train": 60, "fit": 48}
+    return SimpleNamespace(models=models, sets=sets, train=train, test=test, settings=wanted)
