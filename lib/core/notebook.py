@@ -25,6 +25,40 @@ class NotebookError(RuntimeError):
     """A notebook that lacks what it needs; the message says which command makes it."""
 
 
+class Chapter:
+    """One run of one notebook: where its results lie, and those of the chapters before it. Base of `lib.study.Study`."""
+
+    def __init__(self, config: settings.Settings, profile: str = "", chapter: str = "", planning: bool = False):
+        self.config, self.profile, self.name, self.planning = config, profile, chapter, planning
+        self.store = Store(config.study.store, config.study.workers, config.study.engine)
+        self.out = REPORTS / profile
+        self.began = time.monotonic()
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What an earlier notebook left: `results`, and when and on what it ran."""
+        paths = [folder / f"{name}.json" for folder in (self.results_folder(True), self.results_folder(False))]
+        paths = [path for path in (paths[:1] if RUN in os.environ else paths) if path.exists()]
+        if not paths:
+            raise NotebookError(f"{name} has left no results yet; run `make notebooks PROFILE={self.profile}` first")
+        return json.loads(max(paths, key=lambda path: path.stat().st_mtime).read_text(encoding="utf-8"))
+
+    def results_folder(self, made_by_make: bool) -> Path:
+        """Results of `make` are the study's; what is explored by hand stays apart from them."""
+        return self.out / ("results" if made_by_make else "scratch/results")
+
+    def write_results(self, results: dict[str, Any], specs: dict[str, ArtifactSpec]) -> float:
+        """`results/<chapter>.json`; returns the seconds that the notebook took."""
+        seconds = round(time.monotonic() - self.began, 1)
+        folder = self.results_folder(RUN in os.environ)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / f"{self.name}.json", {
+            "notebook": self.name, "profile": self.profile, "seconds": seconds, "device": compute.describe(),
+            "results": results, "specs": {name: spec.to_json() for name, spec in specs.items()},
+            # for notebooks that still read the old names
+            "numbers": results, "findings": [], "recipes": {name: spec.to_json() for name, spec in specs.items()}})
+        return seconds
+
+
 class Notebook:
     """One run of one notebook."""
 

@@ -1,0 +1,564 @@
+"""The whole study, top to bottom: every artifact of every chapter, and what it is made from.
+
+Nothing else knows the graph. Notebooks, `make plan`, `make status` and staleness all read it here; nothing in this
+file runs a computation. A new artifact is one more line in the property of its chapter.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from lib.classifier import arms
+from lib.classifier import train as classifier
+from lib.core import compute, executor, fetch, progress
+from lib.core import config as settings
+from lib.core.config import Settings
+from lib.core.notebook import Chapter
+from lib.core.paths import PARAMS, ROOT
+from lib.core.store import ArtifactSpec
+from lib.data import cifake, imageset, sources
+from lib.data.imageset import ImageSet
+from lib.data.sources import SourceError
+from lib.diffusion import inversions, sets
+from lib.measure import accuracy, features, geometry_steps, gradcam_steps, reference, scaling
+from lib.measure import representation_steps as representation
+from lib.remedies import filter as filters
+from lib.remedies import gap, registry, split
+from lib.report import figures
+
+Specs = dict[str, ArtifactSpec]
+UNNAMED_CLASSES = (
+    10  # where neither the data nor a file of class facts is here; only `make plan` gets that far
+)
+
+
+class Study(Chapter):
+    """One profile's graph. In a notebook: `study = Study.open("04_training", globals())`."""
+
+    @classmethod
+    def open(cls, chapter: str, variables: Mapping) -> Study:
+        """The study of a notebook's parameter cell: the profile, overridden by what is not None there."""
+        profile = variables["profile"]
+        config = _override(settings.load(profile), chapter, variables)
+        study = cls(config, profile, chapter)
+        figures.begin(study.out if settings.RUN in os.environ else study.out / "scratch", chapter)
+        if settings.RUN not in os.environ:
+            print(
+                f"run by hand: results and figures go to reports/{profile}/scratch", file=sys.stderr
+            )
+        return study
+
+    # what a notebook does with it
+
+    def make(self, *specs: ArtifactSpec | Iterable[ArtifactSpec]) -> None:
+        """These artifacts and all that they are made from, side by side where the machine has room."""
+        groups = [[group] if isinstance(group, ArtifactSpec) else list(group) for group in specs]
+        executor.make(self.store, [spec for group in groups for spec in group])
+
+    def load(self, spec: ArtifactSpec) -> ImageSet:
+        """An image set, made first where it is not there yet."""
+        return imageset.load(self.store.make(spec))
+
+    def close(self, results: dict[str, Any]) -> None:
+        """Leave the chapter's results for later chapters and for the page."""
+        seconds = self.write_results(results, self.named_artifacts())
+        figures.say(f"Time: {progress.clock(seconds)} on {compute.describe()}.")
+
+    def named_artifacts(self) -> Specs:
+        """What the page lists as this chapter's own."""
+        classifiers = (
+            {
+                f"{arm}-{k}": spec
+                for arm, seeds in self.classifiers.items()
+                for k, spec in enumerate(seeds)
+            }
+            if self.name == "04_training"
+            else {}
+        )
+        inverted = {
+            name: self.inversion[name] for name in ("di", "embeddings") if name in self.inversion
+        }
+        return {
+            "01_data": self.real,
+            "02_inversion": inverted,
+            "03_generation": self.synthetic,
+            "04_training": classifiers,
+        }.get(self.name, {})
+
+    # 01_data: the real images
+
+    @functools.cached_property
+    def real(self) -> Specs:
+        """`train`, `test`, and each shift set."""
+        try:
+            return sources.recipes(self.config.data, self.config.study.seed)
+        except (SourceError, OSError):
+            if not self.planning:
+                raise
+        section, shared = (
+            self.config.data,
+            {"print": ""},
+        )  # the files are not here yet: specs of the same size
+        shared |= {
+            name: getattr(section, name) for name in ("source", "path", "resolution", "shard")
+        }
+        return {
+            split: sources.real(
+                shared | {"split": split, "count": getattr(section, split)}, self.config.study.seed
+            )
+            for split in ("train", "test")
+        }
+
+    @functools.cached_property
+    def class_names(self) -> list[str]:
+        """From the source, or from the file of class facts where `make plan` runs before the download."""
+        section, seed = self.config.data, self.config.study.seed
+        try:
+            source = sources.open_source(
+                section.source, section.path, section.resolution, seed, section.bad_files
+            )
+            return list(source.classes)
+        except (SourceError, OSError):
+            if not self.planning:
+                raise
+        path = PARAMS / "classes" / f"{self.config.generation.facts}.yaml"
+        if path.is_file():
+            return [
+                row["name"] for row in yaml.safe_load(path.read_text(encoding="utf-8"))["classes"]
+            ]
+        return [f"class {k}" for k in range(UNNAMED_CLASSES)]
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """Of the real training images; `make plan` assumes classes in turn where they are not read yet."""
+        artifact = self.store.found(self.real["train"])
+        if artifact is None and self.planning:
+            return np.arange(self.real["train"].settings["count"]) % len(self.class_names)
+        artifact = artifact or self.store.make(self.real["train"])
+        return np.concatenate(
+            [pq.read_table(path, columns=["label"])["label"].to_numpy() for path in artifact.files]
+        )
+
+    @functools.cached_property
+    def facts(self) -> dict:
+        """What generators and classifiers must know of the data."""
+        section, counts = (
+            self.config.data,
+            np.bincount(self.labels, minlength=len(self.class_names)),
+        )
+        return {
+            "classes": self.class_names,
+            "train": section.train,
+            "test": section.test,
+            "resolution": section.resolution,
+            "flip": section.flip,
+            "bad_files": section.bad_files,
+            "uneven": bool(counts.max() > 1.25 * counts.min()),
+        }
+
+    def data_artifacts(self) -> list[ArtifactSpec]:
+        half = cifake.HALVES.get(self.config.data.source)
+        copies = [cifake.copies_of(self.real["train"], half)] if half else []
+        return [*self.real.values(), *copies]
+
+    # 02_inversion: one learned embedding per real image, and the set `di` sampled around them
+
+    @functools.cached_property
+    def inversion(self) -> Specs:
+        """`embeddings`, the set `di`, and what measures them; nothing where no image is inverted."""
+        section = self.config.inversion
+        if (
+            self.planning
+            and section.prior == "given"
+            and not fetch.downloaded(ROOT / section.given)
+        ):
+            section = section.model_copy(update={"prior": "real"})  # which takes as long
+        return inversions.recipes(
+            section, self.config.study, self.facts, self.real["train"], self.labels
+        )
+
+    @functools.cached_property
+    def inversion_variants(self) -> Specs:
+        """The first embeddings once more under other settings."""
+        if not self.inversion:
+            return {}
+        return inversions.faster(self.inversion["embeddings"], self.config.inversion.tried)
+
+    def inversion_artifacts(self) -> list[ArtifactSpec]:
+        return [*self.inversion.values(), *self.inversion_variants.values()]
+
+    # 03_generation: the synthetic sets
+
+    @functools.cached_property
+    def synthetic(self) -> Specs:
+        """`sd`, `cd`, `di` and others that the profile names, in its order."""
+        section, absent = self.config.generation, self._absent_published()
+        here = section.model_copy(
+            update={"sets": [name for name in section.sets if name not in absent]}
+        )
+        made_here = sets.recipes(here, self.config.study, self.facts, self.real["train"])
+        inverted = {"di": self.inversion["di"]} if self.inversion else {}
+        return absent | made_here | inverted
+
+    def _absent_published(self) -> Specs:
+        """Published sets whose files are not here: only `make plan` goes on without them."""
+        section = self.config.generation
+        if not self.planning or fetch.downloaded(ROOT / section.given):
+            return {}
+        names = [
+            name
+            for name in section.sets
+            if name == sets.GIVEN or (name, section.model) == ("sd", sets.GIVEN)
+        ]
+        facts = {
+            "path": section.given,
+            "count": section.images,
+            "size": self.facts["resolution"],
+            "shard": 500,
+            "skipped": [],
+            "print": "",
+        }
+        return {name: cifake.given(facts, self.config.study.seed) for name in names}
+
+    @functools.cached_property
+    def sweep(self) -> dict[tuple[str, float], ArtifactSpec]:
+        """The same seeds under other prompts and guidance: (prompt template, guidance scale) -> set."""
+        if "sd" not in self.synthetic or "sd" in self._absent_published():
+            return {}
+        return sets.sweeps(self.config.generation, self.config.study, self.facts)
+
+    @functools.cached_property
+    def reference(self) -> ArtifactSpec:
+        """A classifier of the real training images that no training set uses: it looks at synthetic images."""
+        epochs = self.config.generation.judge_epochs
+        return reference.judge(self.config.study, self.facts, self.real["train"], epochs)
+
+    def generation_artifacts(self) -> list[ArtifactSpec]:
+        compared = [self.real["test"], *self.synthetic.values()]
+        published = [spec for spec in self.synthetic.values() if spec.kind == cifake.given.name]
+        return [
+            *self.synthetic.values(),
+            *self.sweep.values(),
+            self.reference,
+            *[cifake.copies_of(spec, "FAKE") for spec in published],
+            *self.predictions([self.reference], [*compared, *self.sweep.values()]),
+            *self.features([self.real["train"], *compared], "own", self.reference),
+        ]
+
+    # 04_training: one classifier per training set and seed
+
+    @functools.cached_property
+    def sets(self) -> Specs:
+        """Every image set that a training set may be made of, by the names that `training.arms` uses."""
+        return {"real": self.real["train"], **self.synthetic, **self.swept}
+
+    @functools.cached_property
+    def swept(self) -> Specs:
+        """The points of the sweep that are trained on: `sd-1`, `sd-2`, …"""
+        if not self.config.training.wordings:
+            return {}
+        return {f"sd-{k}": spec for k, spec in enumerate(self.sweep.values(), 1)}
+
+    @functools.cached_property
+    def curves(self) -> dict[str, list[str]]:
+        """The training sets of each curve of accuracy over the number of images."""
+        return scaling.drawn(self.config.training)
+
+    @functools.cached_property
+    def all_classifiers(self) -> dict[str, list[ArtifactSpec]]:
+        """By training set or variant, one per seed: the compared sets, points of curves, equal epochs …"""
+        section = self.config.training
+        points = [*self.swept, *(arm for curve in self.curves.values() for arm in curve)]
+        names = {
+            "real",
+            *(name for arm in (*section.arms, *points) for name in arms.names(arm, self.sets)),
+        }
+        sizes = {name: spec.settings["count"] for name, spec in self.sets.items() if name in names}
+        return classifier.planned(
+            section, self.config.study, self.steps, self.facts["flip"], self.sets, sizes, points
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of every classifier: `epochs` passes over the real training images."""
+        section = self.config.training
+        return classifier.steps_for(self.facts["train"], section.batch, section.epochs)
+
+    @functools.cached_property
+    def classifiers(self) -> dict[str, list[ArtifactSpec]]:
+        """Of the compared training sets: name -> one per seed."""
+        return {arm: self.all_classifiers[arm] for arm in self.config.training.arms}
+
+    @property
+    def baseline(self) -> str:
+        """The training set that others are compared with."""
+        return "real" if "real" in self.classifiers else next(iter(self.classifiers))
+
+    def training_artifacts(self) -> list[ArtifactSpec]:
+        tests = [spec for name, spec in self.real.items() if name != "train"]
+        compared = [spec for seeds in self.classifiers.values() for spec in seeds]
+        others = [
+            spec
+            for arm, seeds in self.all_classifiers.items()
+            if arm not in self.classifiers
+            for spec in seeds
+        ]
+        trained_on = [self.synthetic[name] for name in self.synthetic if name in self.classifiers]
+        return [
+            *compared,
+            *others,
+            *self.predictions(compared, tests),
+            *self.predictions(others, [self.real["test"]]),
+            *self.predictions(self.classifiers[self.baseline], trained_on),
+        ]
+
+    # 05_gradcam: where the classifiers look
+
+    def maps(
+        self, classifiers: Iterable[ArtifactSpec], images: ArtifactSpec, count: int
+    ) -> list[ArtifactSpec]:
+        """Grad-CAM of the first `count` images of a set under each classifier."""
+        count = min(count, images.settings["count"])
+        return [
+            gradcam_steps.recipe(gradcam_steps.attended, spec, images, count, self.config.study)
+            for spec in classifiers
+        ]
+
+    @functools.cached_property
+    def map_tests(self) -> Specs:
+        """What tests the maps themselves, for the first classifier of each training set."""
+        count, test = self.config.gradcam.trust, self.real["test"]
+        return {
+            arm: gradcam_steps.recipe(
+                gradcam_steps.trusted, seeds[0], test, count, self.config.study
+            )
+            for arm, seeds in self.classifiers.items()
+        }
+
+    def gradcam_artifacts(self) -> list[ArtifactSpec]:
+        count, base = self.config.gradcam.images, self.classifiers[self.baseline]
+        on_test = [
+            spec
+            for seeds in self.classifiers.values()
+            for spec in self.maps(seeds, self.real["test"], count)
+        ]
+        on_sets = [
+            spec for images in self.synthetic.values() for spec in self.maps(base, images, count)
+        ]
+        return [*on_test, *on_sets, *self.source_maps(), *self.map_tests.values()]
+
+    def source_maps(self) -> list[ArtifactSpec]:
+        """Of the real images whose embeddings `di` was sampled around: they are the first of the training set."""
+        if "di" not in self.synthetic:
+            return []
+        sources_of_di = min(
+            self.synthetic["di"].settings["count"],
+            self.config.gradcam.images,
+            self.config.inversion.count,
+        )
+        return self.maps(self.classifiers[self.baseline], self.real["train"], 2 * sources_of_di)
+
+    # 06_geometry: lines, vanishing points, horizon
+
+    @functools.cached_property
+    def calibration(self) -> ArtifactSpec:
+        """Rendered scenes of known camera at several sizes."""
+        section = self.config.geometry
+        return geometry_steps.calibration(
+            {"sizes": section.sizes, "scenes": section.scenes}, self.config.study.seed
+        )
+
+    @functools.cached_property
+    def lines(self) -> Specs:
+        """Line segments and vanishing points of real test images and of each synthetic set."""
+        section = self.config.geometry
+        facts = {"count": section.images} | ({"native": True} if section.native else {})
+        return {
+            name: geometry_steps.lines(facts, self.config.study.seed, images=spec)
+            for name, spec in {"real": self.real["test"], **self.synthetic}.items()
+        }
+
+    def geometry_artifacts(self) -> list[ArtifactSpec]:
+        return [self.calibration, *self.lines.values()]
+
+    # 07_representation: distances between sets, and the classifiers' features
+
+    @functools.cached_property
+    def representation(self) -> representation.Plan:
+        return representation.Plan(
+            self.config.representation, self.config.study, self.facts, self.real, self.classifiers
+        )
+
+    def representation_artifacts(self) -> list[ArtifactSpec]:
+        plan = self.representation
+        images = list(plan.sets(self.synthetic).values())
+        comparable = [
+            spec for spec in images if spec.settings["count"] >= plan.count
+        ]  # smaller sets are refused
+        extractors = self.config.representation.networks
+        return [
+            *plan.every(),
+            *[spec for name in extractors for spec in self.features(images, name, plan.own)],
+            *[plan.comparison(spec, name) for name in extractors for spec in comparable],
+            *self.features(images, "own", plan.own),
+            *self.predictions([plan.own], images),
+            *[plan.memory(spec) for spec in comparable],
+        ]
+
+    # 08_repair: what closes the gap
+
+    @functools.cached_property
+    def repair_splits(self) -> tuple[ArtifactSpec, ArtifactSpec]:
+        """The real training images that remedies may learn from, and those that only choose between remedies."""
+        return split.parts(
+            self.real["train"], self.config.repair.validation, self.config.study.seed
+        )
+
+    @functools.cached_property
+    def repair_count(self) -> int:
+        """Real images that remedies may learn from."""
+        held_out = arms.positions(
+            arms.Term("validation", self.config.repair.validation), self.labels, None, 0
+        )
+        return len(self.labels) - len(held_out)
+
+    @functools.cached_property
+    def repair_reference(self) -> ArtifactSpec:
+        """The classifier by which images are filtered: of the images that remedies may learn from."""
+        facts = self.facts | {"train": self.repair_count}
+        return reference.judge(
+            self.config.study, facts, self.repair_splits[0], self.config.repair.judge_epochs
+        )
+
+    @functools.cached_property
+    def repair_context(self) -> dict:
+        """What every remedy is given beside models and sets."""
+        base = self.classifiers[self.config.repair.base][0]
+        return registry.context(self.config.repair, self.config.study, base) | {
+            "train": self.facts["train"],
+            "fit": self.repair_count,
+        }
+
+    @functools.cached_property
+    def remedies(self) -> tuple[dict[str, registry.Remedy], dict[str, str]]:
+        """Every remedy by name, and why others cannot run."""
+        models = self.classifiers | {"judge": [self.repair_reference] * self.config.study.seeds}
+        images = {"real": self.repair_splits[0], **self.synthetic}
+        return registry.planned(self.config.repair.remedies, models, images, self.repair_context)
+
+    @functools.cached_property
+    def gap_probes(self) -> dict[str, list[ArtifactSpec]]:
+        """Linear probes of the repaired training set's classifiers and of the baseline's."""
+        pair = [arm for arm in (self.config.repair.base, "real") if arm in self.classifiers]
+        return {
+            arm: gap.probes(
+                self.classifiers[arm], self.repair_splits[0], self.real["test"], self.config.study
+            )
+            for arm in pair
+        }
+
+    def repair_artifacts(self) -> list[ArtifactSpec]:
+        images, (fitted, validation) = (
+            {"real": self.repair_splits[0], **self.synthetic},
+            self.repair_splits,
+        )
+        remedies, base = self.remedies[0].values(), self.classifiers[self.config.repair.base]
+        filtered = "filter" in self.config.repair.remedies
+        kept = (
+            filters.sets_of(images, self.repair_reference, self.repair_context).values()
+            if filtered
+            else []
+        )
+        repaired = [spec for remedy in remedies for spec in (*remedy.classifiers, *remedy.control)]
+        candidates = [
+            spec for remedy in remedies if remedy.candidate for spec in remedy.classifiers
+        ]
+        return [
+            fitted,
+            validation,
+            self.repair_reference,
+            *kept,
+            *repaired,
+            *self.predictions([*repaired, *base], [self.real["test"]]),
+            *self.predictions([*candidates, *base], [validation]),
+            *[spec for seeds in self.gap_probes.values() for spec in seeds],
+        ]
+
+    # what several chapters need
+
+    def predictions(
+        self, classifiers: Iterable[ArtifactSpec], images: Iterable[ArtifactSpec]
+    ) -> list[ArtifactSpec]:
+        """Logits of each classifier on each set."""
+        images = list(images)
+        return [
+            accuracy.logits({"device": self.config.study.device}, classifier=spec, images=part)
+            for spec in classifiers
+            for part in images
+        ]
+
+    def features(
+        self, images: Iterable[ArtifactSpec], extractor: str, own: ArtifactSpec
+    ) -> list[ArtifactSpec]:
+        """Features of each set under one network."""
+        inputs = {"classifier": own} if extractor == "own" else {}
+        facts = {"network": extractor, "resize": "bicubic", "device": self.config.study.device}
+        return [features.features(facts, images=spec, **inputs) for spec in images]
+
+    @functools.cached_property
+    def chapters(self) -> dict[str, list[ArtifactSpec]]:
+        """What each notebook needs, in the order of the notebooks."""
+        return {
+            "01_data": self.data_artifacts(),
+            "02_inversion": self.inversion_artifacts(),
+            "03_generation": self.generation_artifacts(),
+            "04_training": self.training_artifacts(),
+            "05_gradcam": self.gradcam_artifacts(),
+            "06_geometry": self.geometry_artifacts(),
+            "07_representation": self.representation_artifacts(),
+            "08_repair": self.repair_artifacts(),
+        }
+
+
+def plan(config: Settings, profile: str = "") -> Study:
+    """A study that may look ahead: missing downloads are counted by the numbers in the profile."""
+    return Study(config, profile, planning=True)
+
+
+def _override(config: Settings, chapter: str, variables: Mapping) -> Settings:
+    """The profile's settings with those of the parameter cell that are not None."""
+    section = settings.section_of(chapter)
+    names = {"study": config.study, section: getattr(config, section, None)}
+    changes = {}
+    for name, model in names.items():
+        if model is not None:
+            own = {
+                key: variables[key]
+                for key in type(model).model_fields
+                if variables.get(key) is not None
+            }
+            changes[name] = type(model).model_validate(model.model_dump() | own)
+    return config.model_copy(update=changes)
+
+
+def closure(specs: Iterable[ArtifactSpec]) -> list[ArtifactSpec]:
+    """These artifacts and all that they are made from, inputs first, each once."""
+    ordered: dict[str, ArtifactSpec] = {}
+
+    def visit(spec: ArtifactSpec) -> None:
+        if spec.key not in ordered:
+            for upstream in spec.inputs.values():
+                visit(upstream)
+            ordered[spec.key] = spec
+
+    for spec in specs:
+        visit(spec)
+    return list(ordered.values())
