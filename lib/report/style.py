@@ -190,3 +190,20 @@ def _plain_log_ticks(figure: Figure) -> None:
             if isinstance(axis.get_major_formatter(), LogFormatter):
                 axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 10 else f"{x:g}"))
                 axis.set_minor_formatter(NullFormatter())
+
+
+LABELS = {
+    "real": "real images",
+    "sd": "text-to-image samples",
+    "cd": "class-conditional samples",
+    "di": "inversion samples",
+    "given": "the published images",
+}
+
+
+def label(name: str) -> str:
+    """A training set in prose: `real images and text-to-image samples` for `real+sd`."""
+    parts = [part.strip().rpartition("*") for part in str(name).split("+")]
+    words = [LABELS.get(part, part) for *_, part in parts]
+    shares = [f"{100 * float(share):g} % of the " if share else "" for share, *_ in parts]
+    return " and ".join(map("".join, zip(shares, words, strict=True)))
