@@ -32,7 +32,7 @@ from lib.measure import accuracy, features, geometry_steps, gradcam_steps, refer
 from lib.measure import representation_steps as representation
 from lib.remedies import filter as filters
 from lib.remedies import gap, registry, split
-from lib.report import figures
+from lib.report import figures, text
 
 Specs = dict[str, ArtifactSpec]
 UNNAMED_CLASSES = (
@@ -68,8 +68,9 @@ class Study(Chapter):
         return imageset.load(self.store.make(spec))
 
     def close(self, results: dict[str, Any]) -> None:
-        """Leave the chapter's results for later chapters and for the page."""
+        """Leave the chapter's results for later chapters and for the page, and print its text."""
         seconds = self.write_results(results, self.named_artifacts())
+        text.show(self.name, results)
         figures.say(f"Time: {progress.clock(seconds)} on {compute.describe()}.")
 
     def named_artifacts(self) -> Specs:
