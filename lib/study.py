@@ -244,7 +244,7 @@ class Study(Chapter):
 
     def generation_artifacts(self) -> list[ArtifactSpec]:
         compared = [self.real["test"], *self.synthetic.values()]
-        published = [spec for spec in self.synthetic.values() if spec.kind == cifake.given.name]
+        published = [spec for spec in self.synthetic.values() if spec.kind == cifake.given.kind]
         return [
             *self.synthetic.values(),
             *self.sweep.values(),

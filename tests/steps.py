@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from lib.core.store import step
+from lib.core.store import artifact
 
 
 def _note(recipe, i):
@@ -13,7 +13,7 @@ def _note(recipe, i):
             file.write(f"{i}\n")
 
 
-@step(version=1)
+@artifact("numbers")
 def numbers(store, recipe):
     """`i.txt` holds i squared."""
     def write(i, path):
@@ -25,7 +25,7 @@ def numbers(store, recipe):
     return {f"{i}.txt": lambda path, i=i: write(i, path) for i in range(recipe.settings["count"])}
 
 
-@step(version=1)
+@artifact("blocks")
 def blocks(store, recipe):
     """`i.bin` holds so many bytes of value i."""
     return {f"{i}.bin": lambda path, i=i: path.write_bytes(bytes([i]) * recipe.settings["size"])
@@ -38,7 +38,7 @@ def sees(name, pause):
     return os.environ.get(name)
 
 
-@step(version=1)
+@artifact("spoils")
 def spoils(store, recipe):
     """Made for the first time, it harms a file of another artifact."""
     def write(path):
@@ -49,7 +49,7 @@ def spoils(store, recipe):
     return {"done.txt": write}
 
 
-@step(version=1)
+@artifact("total")
 def total(store, recipe):
     """The sum of upstream `source`, scaled."""
     def write(path):
@@ -58,7 +58,7 @@ def total(store, recipe):
     return {"total.txt": write}
 
 
-@step(version=1)
+@artifact("broken")
 def broken(store, recipe):
     """One good file, then one that fails half-way."""
     def bad(path):
@@ -67,7 +67,7 @@ def broken(store, recipe):
     return {"good.txt": lambda path: path.write_text("good"), "zz.txt": bad}
 
 
-@step(version=1)
+@artifact("together")
 def together(store, recipe):
     """Files that are done only when all of them are begun; each says which process made it."""
     def write(i, path):
@@ -80,7 +80,7 @@ def together(store, recipe):
     return {f"{i}.txt": lambda path, i=i: write(i, path) for i in range(recipe.settings["others"])}
 
 
-@step(version=1)
+@artifact("early")
 def early(store, recipe):
     """Every file fails, and says first that it was begun."""
     def write(i, path):

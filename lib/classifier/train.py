@@ -21,7 +21,7 @@ from lib.classifier.model import build, load_weights
 from lib.classifier.stream import Shards
 from lib.core import compute, progress
 from lib.core import executor as schedule
-from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data.imageset import ImageSet
 
 DEFAULTS = {  # what settings may leave out
@@ -44,7 +44,7 @@ class FitError(RuntimeError):
         self.step, self.state = step, state
 
 
-@step(version=2)
+@artifact("classifier")
 def classifier(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Weights of one classifier; learning curve and model settings in the file's metadata."""
     def write(path: Path) -> None:

@@ -212,10 +212,9 @@ def opened(root: str, tree: str, key: str, late: float) -> tuple:
     if recipe.key != key:
         raise StoreError(f"this worker's checkout has another version of {recipe.kind} or of what it is made from: bring all "
                          f"machines to the same commit.\n{store.folder(recipe)}")
-    return store.folder(recipe), find(recipe.kind).parts(store, recipe)
+    return store.folder(recipe), find(recipe).writers(store, recipe)
 
 
 def label(recipes: Iterable[ArtifactSpec]) -> str:
-    """`sets.prompted, conditional.trained`: what is being made."""
-    names = dict.fromkeys(".".join(recipe.kind.split(".")[-2:]) for recipe in recipes)
-    return ", ".join(names)
+    """`prompted-images, class-conditional-model`: what is being made."""
+    return ", ".join(dict.fromkeys(recipe.kind for recipe in recipes))

@@ -6,7 +6,6 @@ reference: whoever holds a recipe gets the artifact, from the store when it is w
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import datetime
 import errno
@@ -17,10 +16,10 @@ import importlib
 import json
 import os
 import platform
+import re
 import resource
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.core import progress
+from lib.core.fingerprint import fingerprint, kind_of
 from lib.core.paths import ROOT
 
 FileWriters = dict[str, Callable[[Path], None]]  # file name -> writes that file at the path it is given
@@ -43,84 +43,76 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class ArtifactSpec:
-    """What makes an artifact; equal recipes have equal keys."""
+    """What makes an artifact; equal specs have equal keys."""
 
-    kind: str  # e.g. "lib.data.sources.real", a function decorated with @step
+    kind: str  # e.g. "real-images", the name in @artifact("real-images")
     settings: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, ArtifactSpec] = field(default_factory=dict)
     seed: int = 0
+    builder: str = field(default="", compare=False, repr=False)  # where it lives, "lib.data.sources:real"; not in the key
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "builder", self.builder or BUILDERS.get(self.kind, ""))
 
     @functools.cached_property
     def key(self) -> str:
-        """20 hex digits over step, its version, settings, upstream keys and seed."""
-        upstream = {name: recipe.key for name, recipe in self.inputs.items()}
-        parts = [self.kind, version(self.kind), self.settings, upstream, self.seed]
+        """20 hex digits over kind, code, settings, keys of the inputs and seed."""
+        if not KIND.fullmatch(self.kind) or kind_of(self.builder) != self.kind:
+            raise StoreError(f"no function of this checkout makes {self.kind!r} ({self.builder or 'no builder named'}); "
+                             'decorate it with @artifact("its-kind") and import its module before the spec is made')
+        inputs = {name: spec.key for name, spec in self.inputs.items()}
+        parts = [self.kind, fingerprint(self.builder), self.settings, inputs, self.seed]
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:20]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back."""
-        upstream = {name: recipe.to_json() for name, recipe in self.inputs.items()}
-        return {"kind": self.kind, "settings": self.settings, "inputs": upstream, "seed": self.seed}
+        inputs = {name: spec.to_json() for name, spec in self.inputs.items()}
+        return {"kind": self.kind, "settings": self.settings, "inputs": inputs, "seed": self.seed, "builder": self.builder}
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> ArtifactSpec:
-        upstream = {name: cls.from_json(recipe) for name, recipe in tree["inputs"].items()}
-        return cls(tree["kind"], tree["settings"], upstream, tree["seed"])
+        inputs = {name: cls.from_json(spec) for name, spec in tree["inputs"].items()}
+        return cls(tree["kind"], tree["settings"], inputs, tree["seed"], tree["builder"])
 
 
 @dataclass(frozen=True)
-class Step:
-    """A pure function of a recipe that says how each file is made; raise `version` when its result changes."""
+class Builder:
+    """A pure function of a spec that says how each file is made; its code is part of the key."""
 
-    parts: Callable[[Store, ArtifactSpec], FileWriters]
-    version: int
+    kind: str
+    writers: Callable[[Store, ArtifactSpec], FileWriters]
 
     @property
-    def name(self) -> str:
-        return f"{self.parts.__module__}.{self.parts.__qualname__}"
+    def location(self) -> str:
+        return f"{self.writers.__module__}:{self.writers.__qualname__}"
 
-    def __call__(self, settings: dict[str, Any], seed: int = 0, **upstream: ArtifactSpec) -> ArtifactSpec:
-        """The recipe of this step; nothing runs yet."""
-        return ArtifactSpec(self.name, json.loads(canonical(settings)), upstream, seed)
-
-
-def step(version: int) -> Callable[[Callable[[Store, ArtifactSpec], FileWriters]], Step]:
-    """Decorator: `@step(version=1)`."""
-    return lambda function: Step(function, version)
+    def __call__(self, settings: dict[str, Any], seed: int = 0, **inputs: ArtifactSpec) -> ArtifactSpec:
+        """The spec of such an artifact; nothing runs yet."""
+        return ArtifactSpec(self.kind, json.loads(canonical(settings)), inputs, seed, self.location)
 
 
-def version(name: str) -> int:
-    """The version of a step; read from its file where its module is not loaded, since some take seconds to import."""
-    module, _, function = name.rpartition(".")
-    return find(name).version if module in sys.modules else _written(module).get(function) or find(name).version
+BUILDERS: dict[str, str] = {}  # kind -> location, of the modules that are imported
+KIND = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
-@functools.cache
-def _written(module: str) -> dict[str, int]:
-    """Versions of the steps `@step(version=1)` that a file of this checkout holds, none where there is no such file."""
-    path = ROOT.joinpath(*module.split(".")).with_suffix(".py") if _ours(module) else ROOT
-    tree = ast.parse(path.read_text(encoding="utf-8") if path.is_file() else "")
-    return {node.name: call.keywords[0].value.value for node in tree.body if isinstance(node, ast.FunctionDef)
-            for call in node.decorator_list if isinstance(call, ast.Call) and ast.unparse(call.func) == "step"}
+def artifact(kind: str) -> Callable[[Callable[[Store, ArtifactSpec], FileWriters]], Builder]:
+    """Decorator of a builder: `@artifact("real-images")` above `def real(store, spec) -> FileWriters`."""
+    if not KIND.fullmatch(kind):
+        raise StoreError(f'a kind is words of a-z and 0-9 with hyphens, e.g. "real-images", not {kind!r}')
+
+    def decorate(function: Callable[[Store, ArtifactSpec], FileWriters]) -> Builder:
+        builder = Builder(kind, function)
+        if BUILDERS.setdefault(kind, builder.location) != builder.location:
+            raise StoreError(f"{builder.location} and {BUILDERS[kind]} both make {kind!r}; give one of them another kind")
+        return builder
+    return decorate
 
 
-def _ours(module: str) -> bool:
-    """Whether a module is of this checkout."""
-    return (ROOT / module.partition(".")[0] / "__init__.py").is_file()
-
-
-def find(name: str) -> Step:
-    """The step of a name; only functions of this checkout that are decorated as steps can be named."""
-    module, _, function = name.rpartition(".")
-    if not _ours(module):
-        raise StoreError(f"no step named {name!r} in this checkout")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise StoreError(f"no step named {name!r} in this checkout") from error
-    if not isinstance(found, Step):
-        raise StoreError(f"{name} is not a step; decorate it with @step(version=1)")
-    return found
+def find(spec: ArtifactSpec) -> Builder:
+    """The builder of a spec; only functions of this checkout that are decorated with @artifact are ever imported."""
+    spec.key  # noqa: B018, checks the location before anything is imported
+    module, _, function = spec.builder.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ class Store:
         self.engine = engine  # and what runs them
 
     def folder(self, recipe: ArtifactSpec) -> Path:
-        return self.root / recipe.kind.removeprefix("lib.") / recipe.key
+        return self.root / recipe.kind / recipe.key
 
     def make(self, recipe: ArtifactSpec) -> Artifact:
         """The artifact, verified; made, resumed or mended first where it is not whole."""
@@ -180,7 +172,7 @@ class Store:
         if self.found(recipe):
             return 1.0
         known = _read_json(self.folder(recipe) / "journal.json") or {}
-        return len(_intact(self.folder(recipe), known)) / len(find(recipe.kind).parts(self, recipe)) if known else 0.0
+        return len(_intact(self.folder(recipe), known)) / len(find(recipe).writers(self, recipe)) if known else 0.0
 
     def seconds(self, recipe: ArtifactSpec) -> float:
         """Seconds of work that went into a whole artifact; where its last run found files of an earlier one, in proportion."""
@@ -231,7 +223,7 @@ class ArtifactBuild:
         if found:
             write_json(self.folder / "journal.json", found)  # before the manifest goes: should mending fail, these stay known
         (self.folder / "manifest.json").unlink(missing_ok=True)
-        self.parts = find(recipe.kind).parts(store, recipe)
+        self.parts = find(recipe).writers(store, recipe)
         self.files = {name: found[name] for name in self.parts if name in found}
         self.missing = [name for name in self.parts if name not in self.files]
         self.resumed, self.costs, self.retried = len(found), [], {}
@@ -256,7 +248,7 @@ class ArtifactBuild:
     def close(self) -> Artifact:
         """All files are there: the manifest, last."""
         recipe = self.recipe
-        manifest = recipe.to_json() | {"key": recipe.key, "version": find(recipe.kind).version,
+        manifest = recipe.to_json() | {"key": recipe.key, "code": fingerprint(recipe.builder),
                                        "input_keys": {n: r.key for n, r in recipe.inputs.items()},
                                        "files": dict(sorted(self.files.items())), "made": self._circumstances()}
         manifest["seal"] = _seal(manifest)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from lib.core import progress
 from lib.core.paths import ROOT
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import archives as archive
 from lib.data import checks
 from lib.data import imageset as images
@@ -30,7 +30,7 @@ NAME = re.compile(r"(?:\./)?(?:\w[^/]*/)?(?P<name>(?P<split>train|test)/(?P<half
                   r"(?: \((?P<label>\d+)\))?\.(?i:jpe?g))")
 
 
-@step(version=2)
+@artifact("published-images")
 def given(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """The first `count` images of CIFAKE's synthetic training half, as shards."""
     wanted = recipe.settings
@@ -55,7 +55,7 @@ def open_cifake(path: Path, half: Literal["REAL", "FAKE"], size: int, seed: int 
     return archive.source(path, _named(files, half, path), CLASSES, fingerprint, size, seed, allowed, skipped)
 
 
-@step(version=1)
+@artifact("exact-copies")
 def copies(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Exact copies in one whole half, at its own size."""
     wanted = recipe.settings

@@ -19,7 +19,7 @@ from lib import world
 from lib.core import workers
 from lib.core.compute import seed_of
 from lib.core.paths import ROOT
-from lib.core.store import ArtifactSpec, Store, step
+from lib.core.store import ArtifactSpec, Store, artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 
@@ -43,7 +43,7 @@ class Source:
     skipped: tuple[str, ...] = ()  # unreadable files that were left out
 
 
-@step(version=1)
+@artifact("real-images")
 def real(store: Store, recipe: ArtifactSpec) -> dict[str, Callable]:
     """The first `count` images of one split, as shards."""
     wanted = recipe.settings
@@ -72,7 +72,8 @@ def recipes(data: Any, seed: int) -> dict[str, ArtifactSpec]:
 
 def open_source(name: str, path: str, size: int, seed: int, bad_files: int = 0, skipped: Sequence[str] = ()) -> Source:
     """The source of that name, delivering images of size x size, without up to so many bad files, or without those named."""
-    from lib.data import downloads, cifake as given  # which need this module
+    from lib.data import cifake as given
+    from lib.data import downloads  # which need this module
 
     where = ROOT / path
     openers = {"world": lambda: _world(size, seed), "digits": lambda: _digits(size, seed),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from lib.core import compute, progress
-from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import cifake as given
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
@@ -32,11 +32,11 @@ SCRATCH = "scratch"
 GRID = 8  # latents a side of a model trained from nothing, where the images are large enough
 
 
-@step(version=1)
+@artifact("class-conditional-model")
 def trained(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """A generator of the classes of upstream `real` or `given`; resumes from its last checkpoint."""
     (teacher,) = recipe.inputs.values()
-    if teacher.kind != given.given.name and teacher.settings.get("split") != "train":
+    if teacher.kind != given.given.kind and teacher.settings.get("split") != "train":
         raise GeneratorError("a generator may learn from real training images or from images that somebody else made: give "
                              f"the recipe of split `train` or of `given`, not {teacher.settings.get('split', teacher.kind)!r}")
 

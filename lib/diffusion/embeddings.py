@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from lib.core import compute, progress
 from lib.core.compute import seed_of
-from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.data.checks import thumbnails
 from lib.data.imageset import ImageSet
@@ -49,7 +49,7 @@ class Learned:
         return self.inverted.embeddings[~self.inverted.given_up].mean(0)
 
 
-@step(version=1)
+@artifact("embeddings")
 def embeddings(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Embeddings of the first `count` images of upstream `real`, in shards by position."""
     wanted = recipe.settings
@@ -98,7 +98,7 @@ def opened(artifact: Artifact) -> Learned:
     return Learned(Inverted(**whole), labels, tuple(ids), tuple(facts["classes"]))
 
 
-@step(version=1)
+@artifact("inverted-images")
 def inverted(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """`count` images between and around the embeddings; labels go round, each image is its seed."""
     wanted = recipe.settings
@@ -135,7 +135,7 @@ class Place(NamedTuple):
     seed: int
 
 
-@step(version=1)
+@artifact("inversion-paths")
 def planned(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Images at the places of a plan: the same source along several ways, or again from other noise."""
     wanted = recipe.settings
@@ -209,7 +209,7 @@ def psnr(drawn: np.ndarray, source: np.ndarray) -> np.ndarray:
     return 10 * np.log10(255**2 / np.maximum(np.square(error).mean(1), 1 / 12))
 
 
-@step(version=1)
+@artifact("identification")
 def identified(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Whether each of the first `count` images is identified, in shards by position."""
     wanted = recipe.settings

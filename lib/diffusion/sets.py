@@ -13,7 +13,7 @@ import torch
 
 from lib.core.compute import seed_of
 from lib.core.paths import PARAMS
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import cifake as given
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
@@ -27,7 +27,7 @@ GIVEN = "given"  # in place of a model: images that somebody else made
 Say = Callable[[np.ndarray, list[int]], tuple[list[str] | torch.Tensor, list[str]]]  # labels, seeds -> conditioning, words
 
 
-@step(version=1)
+@artifact("prompted-images")
 def prompted(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """`count` images of the classes in turn, each from its own seed and its class's prompt."""
     wanted = recipe.settings
@@ -40,7 +40,7 @@ def prompted(store: Store, recipe: ArtifactSpec) -> FileWriters:
                                                      wanted.get("size", 0))), say)
 
 
-@step(version=1)
+@artifact("class-conditional-images")
 def conditioned(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """`count` images of the classes in turn from a generator that was trained on the real training images."""
     wanted = recipe.settings
@@ -133,7 +133,7 @@ def sweeps(generation, study, data: dict) -> dict[tuple[str, float], ArtifactSpe
 def described(recipe: ArtifactSpec) -> str:
     """How a set was made, in one sentence."""
     wanted = recipe.settings
-    if recipe.kind == given.given.name:
+    if recipe.kind == given.given.kind:
         return f"Stable Diffusion 1.4's images, published as CIFAKE, read from {Path(wanted['path']).name}."
     how = "{steps} steps of {scheduler}, guidance {guidance:g}".format(**wanted["sampler"]) + guided(*wanted["sampler"]["guided"])
     if "recipe" in wanted:
@@ -174,7 +174,7 @@ def taught(training: ArtifactSpec) -> str:
     """What a class-conditional generator was trained from, on what, and how long."""
     wanted, (teacher,) = training.settings, training.inputs.values()
     start = "nothing" if wanted["start"] == conditional.SCRATCH else called(wanted["start"])
-    kind = "published synthetic" if teacher.kind == given.given.name else "real training"
+    kind = "published synthetic" if teacher.kind == given.given.kind else "real training"
     return (f"from {start} on {teacher.settings['count']:,} {kind} images for {wanted['fit']['steps']:,} steps of "
             f"{wanted['fit']['batch']}")
 
@@ -185,7 +185,7 @@ def costs(store: Store, recipes: dict[str, ArtifactSpec]) -> pd.DataFrame:
     for name, recipe in recipes.items():
         made, part = store.make(recipe), images.load(store.make(recipe))
         training = [store.make(upstream).manifest["made"]["seconds"] for upstream in recipe.inputs.values()]
-        own = recipe.kind != given.given.name
+        own = recipe.kind != given.given.kind
         spent = made.manifest["made"]  # of the run that finished the set; one that resumed made only a part of it
         fresh = max(1, len(made.files) - spent["resumed_from"]) / len(made.files)
         rows.append({"set": name, "images": len(part), "again": sum(text != "[]" for text in part.columns.get("faults", [])),

@@ -16,7 +16,7 @@ from lib.classifier import train as fit
 from lib.classifier.model import predict
 from lib.core import compute, progress
 from lib.core import executor as schedule
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 
 NAMES = ("accuracy", "balanced", "auroc", "top5", "ece")  # what `measures` can find
@@ -105,7 +105,7 @@ def measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return found
 
 
-@step(version=1)
+@artifact("predictions")
 def logits(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """What one classifier says of one image set: logits (n, classes)."""
     def write(path: Path) -> None:

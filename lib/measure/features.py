@@ -23,7 +23,7 @@ from torchvision.transforms import Normalize
 
 from lib.classifier import train as fit
 from lib.core import compute, progress
-from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.measure.representation import penultimate
 
@@ -48,7 +48,7 @@ class Network:
     features: Callable[[torch.Tensor], torch.Tensor]
 
 
-@step(version=1)
+@artifact("features")
 def features(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Features (n, d) float32 of upstream `images` by the network of the settings, `own` being upstream `classifier`."""
     def write(path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from lib.core import workers
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.measure import geometry
 
 
-@step(version=2)
+@artifact("image-geometry")
 def lines(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """A row for each of the first `count` images of a set."""
     def write(path: Path) -> None:
@@ -22,7 +22,7 @@ def lines(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {"lines.parquet": write}
 
 
-@step(version=2)
+@artifact("geometry-calibration")
 def calibration(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """A row a size: errors against known cameras."""
     def write(path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from lib.classifier import train as fit
 from lib.core import compute
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 from lib.measure import gradcam as attention
@@ -22,7 +22,7 @@ MEASURES = ("focus", "spread", "intensity")
 REMOVED = (20, 50, 80)  # percent of the pixels that ROAD takes away; each costs a sparse solve an image
 
 
-@step(version=1)
+@artifact("gradcam-maps")
 def attended(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Raw maps (n, H, W) of the true class and logits (n, classes) of one classifier on the first images of a set."""
     def write(path: Path) -> None:
@@ -32,7 +32,7 @@ def attended(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {"maps.safetensors": write}
 
 
-@step(version=1)
+@artifact("gradcam-checks")
 def trusted(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """How far the maps can be trusted: ROAD (n,) and the rank correlation (n,) with those of random weights."""
     def write(path: Path) -> None:

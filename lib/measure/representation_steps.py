@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from lib.classifier import train as fit
 from lib.core import compute
-from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step, write_json
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact, write_json
 from lib.data import imageset as images
 from lib.data import sources
 from lib.data.imageset import ImageSet
@@ -34,7 +34,7 @@ FIDELITY = {  # which way each measure of a set is better, and how many digits i
     "density": ("more", 2), "recall": ("more", 2), "coverage": ("more", 2)}
 
 
-@step(version=1)
+@artifact("fidelity")
 def compared(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Fidelity and diversity of `count` images of a set against as many real test images, on one network's features."""
     def write(path: Path) -> None:
@@ -51,7 +51,7 @@ def compared(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {"measures.json": write}
 
 
-@step(version=1)
+@artifact("memorisation")
 def copied(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """How much of `count` images of a set is copied from the training images, against as many real test images."""
     def write(path: Path) -> None:
@@ -61,7 +61,7 @@ def copied(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {"memory.json": write}
 
 
-@step(version=1)
+@artifact("layer-activations")
 def activations(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Features (n, channels) after each layer of a classifier, and labels (n,): a file for each of the other upstream sets."""
     def write(name: str, path: Path) -> None:
@@ -72,7 +72,7 @@ def activations(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {f"{name}.safetensors": functools.partial(write, name) for name in recipe.settings["counts"]}
 
 
-@step(version=1)
+@artifact("layer-probes")
 def probed(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Accuracy of linear probes on upstream `seen`: of real images after every layer, of other sources after the last."""
     def write(path: Path) -> None:
@@ -85,7 +85,7 @@ def probed(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {"probes.json": write}
 
 
-@step(version=1)
+@artifact("corrupted-images")
 def damaged(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """The first `count` images of a set (n, h, w, 3) and labels, as they are and under each corruption and severity."""
     wanted = recipe.settings
@@ -98,7 +98,7 @@ def damaged(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {f"{kind}-{severity}.safetensors": functools.partial(write, kind, severity) for kind, severity in every}
 
 
-@step(version=1)
+@artifact("robustness")
 def tried(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """What a classifier still recognises of upstream `damaged`, and of its first clean images under attack: a row each."""
     def damages(path: Path) -> None:

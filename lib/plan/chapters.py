@@ -133,7 +133,7 @@ def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     points = known.points = list(sets.sweeps(section, known.study, known.data).values()) if "sd" in made else []
     judge = verdict.judge(known.study, known.data, real["train"], section.judge_epochs)
     looked = [real["test"], *known.sets.values()]
-    halves = [given.copies_of(one, "FAKE") for one in made.values() if one.kind == given.given.name]
+    halves = [given.copies_of(one, "FAKE") for one in made.values() if one.kind == given.given.kind]
     return [*made.values(), *halves, *points, judge, *known.logits([judge], [*looked, *points]),
             *known.features([real["train"], *looked], "own", judge)]
 

@@ -61,10 +61,10 @@ def cost(recipe: ArtifactSpec, classes: int) -> Units:
 def count(recipe: ArtifactSpec) -> int:
     """Images that an artifact holds."""
     wanted = recipe.settings
-    if recipe.kind == split.part.name:
+    if recipe.kind == split.part.kind:
         share = wanted["share"] if wanted["part"] == "validation" else 1 - wanted["share"]
         return round(share * count(recipe.inputs["real"]))
-    if recipe.kind == filters.kept.name:
+    if recipe.kind == filters.kept.kind:
         return round(wanted["keep"] * count(recipe.inputs["images"]))
     return len(wanted["plan"]) if "plan" in wanted else wanted["count"]
 
@@ -85,14 +85,14 @@ def files(recipe: ArtifactSpec) -> int:
     wanted = recipe.settings
     if "shard" in wanted:
         return -(-count(recipe) // wanted["shard"])
-    several = {represented.activations.name: lambda: len(wanted["counts"]), represented.tried.name: lambda: 2,
-               represented.damaged.name: lambda: 1 + len(wanted["kinds"]) * len(wanted["severities"])}
+    several = {represented.activations.kind: lambda: len(wanted["counts"]), represented.tried.kind: lambda: 2,
+               represented.damaged.kind: lambda: 1 + len(wanted["kinds"]) * len(wanted["severities"])}
     return several.get(recipe.kind, lambda: 1)()
 
 
 def network(recipe: ArtifactSpec, classes: int) -> dict:
     """A classifier's architecture, of one that was trained or trained further."""
-    if recipe.kind != fit.classifier.name:
+    if recipe.kind != fit.classifier.kind:
         return network(recipe.inputs.get("classifier") or recipe.inputs["judge"], classes)
     wanted = fit.DEFAULTS | recipe.settings
     known = wanted | {"size": side(next(iter(recipe.inputs.values())))}
@@ -246,7 +246,7 @@ def parted(recipe: ArtifactSpec, classes: int) -> Units:
     return kept(recipe)
 
 
-COSTS: dict[str, Callable[[ArtifactSpec, int], Units]] = {step.name: function for step, function in {
+COSTS: dict[str, Callable[[ArtifactSpec, int], Units]] = {builder.kind: function for builder, function in {
     sources.real: read, given.given: read, given.copies: searched, sets.prompted: drawn, sets.conditioned: drawn,
     embeddings.inverted: drawn, embeddings.planned: drawn, embeddings.embeddings: inverted, embeddings.identified: identified,
     conditional.trained: learnt,
@@ -257,7 +257,7 @@ COSTS: dict[str, Callable[[ArtifactSpec, int], Units]] = {step.name: function fo
     recalibrate.recalibrated: recalibrated, split.part: parted}.items()}
 
 
-PICTURES = {step.name for step in (sources.real, given.given, sets.prompted, sets.conditioned, embeddings.inverted,
+PICTURES = {builder.kind for builder in (sources.real, given.given, sets.prompted, sets.conditioned, embeddings.inverted,
                                    embeddings.planned, filters.kept, split.part)}  # steps that make image sets
 
 
@@ -270,7 +270,7 @@ def total(recipes: Iterable[ArtifactSpec], classes: int) -> Units:
 
 def size(recipe: ArtifactSpec, classes: int) -> float:
     """Bytes of an artifact: of images, and of weights; all else is small."""
-    if recipe.kind in (fit.classifier.name, late_layers.retrained.name, recalibrate.recalibrated.name):
+    if recipe.kind in (fit.classifier.kind, late_layers.retrained.kind, recalibrate.recalibrated.kind):
         return 4 * weights(network(recipe, classes))
     return STORED * sum(amount * one.about["size"] ** 2 for one, amount in cost(recipe, classes).items() if one.kind == "write")
 

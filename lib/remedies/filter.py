@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from lib.classifier import train as fit
 from lib.classifier.model import predict
 from lib.core import compute
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 from lib.measure import geometry, vanishing
@@ -70,7 +70,7 @@ SCORES: dict[str, Callable[..., np.ndarray]] = {"agreement": agreement, "focus":
 PARTS = {"agreement": "label noise", "focus": "attention", "geometry": "geometry", "density": "fidelity"}  # of the gap
 
 
-@step(version=1)
+@artifact("filtered-images")
 def kept(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """The `keep` share of each class of upstream `images` that scores best `by` one of SCORES, or at random."""
     def write(path: Path) -> None:

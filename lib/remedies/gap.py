@@ -23,7 +23,7 @@ import pandas as pd
 
 from lib.classifier import train as fit
 from lib.core import compute
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.measure import accuracy, representation
 from lib.remedies.registry import Remedy
@@ -32,7 +32,7 @@ CUES, TERMS = ("pixels", "geometry", "attention"), ("fidelity", "diversity", "la
 HEAD = "own head"
 
 
-@step(version=1)
+@artifact("gap-probes")
 def probed(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Accuracy on upstream `test` of linear probes of upstream `real` images after each layer, and of the network's own head."""
     def write(path: Path) -> None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lib.classifier import train as fit
 from lib.core import compute
-from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, step
+from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 from lib.remedies import split
@@ -24,7 +24,7 @@ LONGER = "as many steps on synthetic images alone"
 DEFAULTS = {"share": 1.0, "recipe": "standard"}  # of each batch that is real; augmentation
 
 
-@step(version=1)
+@artifact("retrained-classifier")
 def retrained(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Weights of upstream `classifier` whose last `blocks` (0: all) learnt from upstream `real`, `synthetic` or both."""
     def write(path: Path) -> None:

@@ -14,14 +14,14 @@ from torch.optim.swa_utils import update_bn
 from lib.classifier import train as fit
 from lib.classifier.model import normal
 from lib.core import compute
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.remedies import split
 from lib.remedies.late_layers import facts
 from lib.remedies.registry import Models, Remedy, RepairError
 
 
-@step(version=1)
+@artifact("recalibrated-classifier")
 def recalibrated(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Weights of upstream `classifier` whose `norms` (first or all) have the statistics of `real` images of upstream `real`."""
     def write(path: Path) -> None:

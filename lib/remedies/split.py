@@ -9,14 +9,17 @@ import numpy as np
 
 from lib.classifier.arms import Term, positions
 from lib.core import compute
-from lib.core.store import ArtifactSpec, FileWriters, Store, step
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 from lib.measure import accuracy
 from lib.remedies.registry import RepairError
 
+GENERATED = {"prompted-images", "class-conditional-model", "class-conditional-images", "embeddings", "identification",
+             "inverted-images", "inversion-paths"}  # kinds that come from a generator
 
-@step(version=1)
+
+@artifact("real-split")
 def part(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """One part of the real training images: `validation`, the same share of each class, or `fit`, the rest."""
     def write(path: Path) -> None:
@@ -48,7 +51,7 @@ def clean(recipe: ArtifactSpec, validation: ArtifactSpec, through: bool = False)
     keys = {validation.key, validation.inputs["real"].key}
 
     def touched(one: ArtifactSpec) -> bool:
-        if one.kind == part.name and one.settings["part"] == "fit" or through and one.kind.startswith("lib.diffusion."):
+        if one.kind == part.kind and one.settings["part"] == "fit" or through and one.kind in GENERATED:
             return False
         return one.key in keys or any(map(touched, one.inputs.values()))
     return not touched(recipe)
@@ -60,7 +63,7 @@ def choose(store: Store, candidates: Mapping[str, list[ArtifactSpec]], validatio
 
     None may have learnt from validation images; with `through`, the generator of its synthetic images may.
     """
-    if validation.kind != part.name or validation.settings["part"] != "validation":
+    if validation.kind != part.kind or validation.settings["part"] != "validation":
         raise RepairError(f"a choice is made on the validation split alone, not on {validation.kind}")
     seen = [name for name, classifiers in candidates.items() if not all(clean(one, validation, through) for one in classifiers)]
     if seen:

@@ -38,13 +38,13 @@ def frozen(embeddings: ArtifactSpec) -> str:
 
 def introduced(made: Mapping[str, ArtifactSpec]) -> str:
     """What each synthetic set is, in a sentence each."""
-    said = {"lib.diffusion.sets.prompted": "{} is asked for each class in words, by a text-to-image model that never saw a "
+    said = {"prompted-images": "{} is asked for each class in words, by a text-to-image model that never saw a "
                                            "real image of this study",
-            "lib.data.cifake.given": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
-            "lib.diffusion.sets.conditioned": "{} knows classes instead of words; its generator was trained {taught}",
-            "lib.diffusion.embeddings.inverted": "{} is drawn between and around embeddings of real training images"}
+            "published-images": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
+            "class-conditional-images": "{} knows classes instead of words; its generator was trained {taught}",
+            "inverted-images": "{} is drawn between and around embeddings of real training images"}
     taught = {name: sets.taught(recipe.inputs["generator"]) for name, recipe in made.items()
-              if recipe.kind == sets.conditioned.name}
+              if recipe.kind == sets.conditioned.kind}
     return f"{'. '.join(said[recipe.kind].format(name, taught=taught.get(name)) for name, recipe in made.items())}."
 
 

@@ -263,7 +263,7 @@ def _artifact(manifest: Mapping, others: Mapping) -> dict[str, Any]:
         "key": manifest["key"],
         "settings": manifest.get("settings", {}),
         "seed": manifest.get("seed", unknown),
-        "step version": manifest.get("version", unknown),
+        "code": manifest.get("code", unknown),
         "files": len(manifest.get("files", {})),
         "started": made.get("started", unknown),
         "made": history(made) or "in one go",
@@ -272,7 +272,7 @@ def _artifact(manifest: Mapping, others: Mapping) -> dict[str, Any]:
         "git": str(made.get("git", unknown))[:12] + (" with local changes" if made.get("dirty") else ""),
     }
     return {
-        "kind": manifest["kind"].removeprefix("lib."),
+        "kind": manifest["kind"],
         "key": manifest["key"],
         "history": history(made),
         "device": made.get("device", unknown),

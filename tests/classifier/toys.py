@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lib.core.store import step
+from lib.core.store import artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 
@@ -16,7 +16,7 @@ def blobs(n=60, size=16, seed=0, labels=None):
                     tuple(map(str, range(n))), ("",) * n)
 
 
-@step(version=1)
+@artifact("blobs")
 def toy(store, recipe):
     """Blobs as an artifact of shards."""
     whole = blobs(recipe.settings["n"], recipe.settings.get("size", 16), recipe.seed)
@@ -24,7 +24,7 @@ def toy(store, recipe):
     return {name: lambda path, where=where: images.write(path, whole.take(list(where))) for name, where in parts.items()}
 
 
-@step(version=1)
+@artifact("grey-images")
 def flat(store, recipe):
     """Images of one grey each, made shard by shard: quick to write, large in memory."""
     def write(where, path):

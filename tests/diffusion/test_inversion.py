@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch.nn import functional as F
 
-from lib.core.store import Store, step
+from lib.core.store import Store, artifact
 from lib.data import imageset as images
 from lib.data import sources
 from lib.diffusion import inversion
@@ -366,7 +366,7 @@ def test_plans_are_followed_and_identification_in_parts_is_the_whole(study):
     assert len(parts.files) == 2 and hits(parts).tolist() == hits(whole).tolist() and len(hits(whole)) == 3
 
 
-@step(version=1)
+@artifact("no-room")
 def no_room(store, recipe):
     """Two shards of embeddings, the second on a disk that is full until `room` lies in the store."""
     def second(path):

@@ -57,7 +57,7 @@ def test_a_prior_from_nothing_learns_from_real_training_images_or_from_others_on
         "fit_batch": 4, "tokens": 4, "count": 10, "images": 10, "measured": 2})
     made = inversions.recipes(section, SMOKE.study, data, real, np.arange(20) % 10)
     (teacher,) = made["di"].inputs["generator"].inputs.values()
-    assert teacher.kind == given.given.name and all(name.startswith("train/FAKE") for name in load(tmp_path, teacher).sources)
+    assert teacher.kind == given.given.kind and all(name.startswith("train/FAKE") for name in load(tmp_path, teacher).sources)
     assert set(load(tmp_path, made["di"]).sources) <= set(load(tmp_path, real).sources)
     for name in ("rebuilt", "ways", "strips", "identified", "embeddings"):
         assert made[name].inputs["generator"] == made["di"].inputs["generator"]
@@ -97,7 +97,7 @@ def written(store, recipe, loss):
     """A whole artifact, its files as if from a run that stopped just before its manifest."""
     from lib.core.store import digest, find
     files, count = {}, recipe.settings["count"]
-    for name in find(recipe.kind).parts(store, recipe):
+    for name in find(recipe).writers(store, recipe):
         n = min(3, count)
         count -= n
         one = Inverted(torch.zeros(n, 2, 4), torch.full((n,), loss), torch.zeros(n, 1), torch.full((n,), 7),

@@ -31,8 +31,8 @@ def test_every_step_of_the_project_has_a_price():
     steps = set()
     for path in (ROOT / "lib").rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and any(ast.unparse(d).startswith("step(") for d in node.decorator_list):
-                steps.add(f"{'.'.join(path.relative_to(ROOT).with_suffix('').parts)}.{node.name}")
+            steps |= {decorator.args[0].value for decorator in getattr(node, "decorator_list", [])
+                      if ast.unparse(decorator).startswith("artifact(")}
     assert steps == set(units.COSTS)
 
 
@@ -54,7 +54,7 @@ def test_a_run_makes_what_was_planned_and_nothing_else(house):
 def test_copies_are_looked_for_in_sources_that_are_half_of_a_published_whole(name):
     loaded = settings.load(name)
     known, asked = chapters.study(loaded, Store("nowhere"))
-    copies = [one.settings["half"] for one in asked["01_data"] if one.kind == given.copies.name]
+    copies = [one.settings["half"] for one in asked["01_data"] if one.kind == given.copies.kind]
     assert copies == [half for source, half in given.HALVES.items() if source == loaded.data.source]
     assert len(asked["01_data"]) == len(known.real) + len(copies)
 
@@ -78,7 +78,7 @@ def test_steps_and_updates_are_counted(planned):
 
 
 def recipe(name, files=1, **upstream):
-    return ArtifactSpec("lib.diffusion.embeddings.planned", {"plan": [[0]] * files, "shard": 1, "name": name}, upstream)
+    return ArtifactSpec("inversion-paths", {"plan": [[0]] * files, "shard": 1, "name": name}, upstream)
 
 
 @pytest.mark.parametrize("workers, expected", [(1, 17.0), (2, 9.0), (8, 3.0)])
@@ -90,8 +90,8 @@ def test_workers_share_files_and_wait_for_what_they_need(workers, expected):
 
 
 def test_an_image_set_is_read_once_by_each_process():
-    part = ArtifactSpec("lib.data.sources.real", {"count": 100, "resolution": 8, "split": "train"})
-    looks = [ArtifactSpec("lib.remedies.filter.kept", {"by": "random", "keep": 0.5}, {"images": part}, k) for k in range(3)]
+    part = ArtifactSpec("real-images", {"count": 100, "resolution": 8, "split": "train"})
+    looks = [ArtifactSpec("filtered-images", {"by": "random", "keep": 0.5}, {"images": part}, k) for k in range(3)]
     spent = hours.spent(looks, 2, {unit("load", size=8): 0.01, unit("write", size=8): 0.1}, workers=2)
     assert [spent[one.key] for one in looks] == pytest.approx([7 + hours.FILE, 5 + hours.FILE, 5 + hours.FILE])
 

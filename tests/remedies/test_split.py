@@ -74,9 +74,9 @@ def test_a_choice_is_made_on_validation_images_alone(store):
 def test_a_base_whose_generator_saw_validation_images_is_repaired_and_it_is_said(store):
     made = toys.world()
     fit, validation = split.parts(made.train, 0.2, 0)
-    taught = ArtifactSpec("lib.diffusion.conditional.trained", {}, {"real": made.train})
-    drawn = ArtifactSpec("lib.diffusion.sets.conditioned", {}, {"generator": taught})
-    direct, indirect = (ArtifactSpec("lib.classifier.train.classifier", {}, {"set": one}) for one in (made.train, drawn))
+    taught = ArtifactSpec("class-conditional-model", {}, {"real": made.train})
+    drawn = ArtifactSpec("class-conditional-images", {}, {"generator": taught})
+    direct, indirect = (ArtifactSpec("classifier", {}, {"set": one}) for one in (made.train, drawn))
     assert not split.clean(indirect, validation) and split.clean(indirect, validation, through=True)
     assert not split.clean(direct, validation, through=True)
     wanted = made.settings | {"remedies": ["late_layers"], "blocks": [1], "curve": []}

@@ -6,7 +6,7 @@ import numpy as np
 
 from lib.classifier import train as fit
 from lib.core import config as settings
-from lib.core.store import step
+from lib.core.store import artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 from lib.remedies import registry
@@ -15,14 +15,14 @@ from tests.classifier.toys import blobs
 STUDY = SimpleNamespace(seed=0, seeds=2, device="cpu")
 
 
-@step(version=1)
+@artifact("dim-blobs")
 def real(store, recipe):
     """Blobs as a split of a source, their colours dimmed."""
     whole = dim(blobs(recipe.settings["count"], seed=recipe.seed))
     return {"images-00000-of-00001.parquet": lambda path: images.write(path, whole)}
 
 
-@step(version=1)
+@artifact("bright-blobs")
 def synthetic(store, recipe):
     """Blobs brighter than any real one."""
     whole = blobs(recipe.settings["count"], seed=1000)

@@ -153,7 +153,7 @@ BANNER = {
 }
 MANIFESTS = [
     {
-        "kind": "lib.world.dataset",
+        "kind": "real-images",
         "key": "0a1b2c3d4e5f60718293",
         "version": 1,
         "settings": {"count": 500, "style": "photo", "name": EVIL},
@@ -172,7 +172,7 @@ MANIFESTS = [
         },
     },
     {
-        "kind": "lib.classifier.train.fitted",
+        "kind": "classifier",
         "key": "ffffffffff0718293aaa",
         "version": 2,
         "settings": {"optimiser": {"rate": 0.1, "steps": [1, 2]}},
