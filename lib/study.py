@@ -264,7 +264,7 @@ class Study(Chapter):
     @functools.cached_property
     def swept(self) -> Specs:
         """The points of the sweep that are trained on: `sd-1`, `sd-2`, …"""
-        if not self.config.training.wordings:
+        if not self.config.training.train_on_sweep:
             return {}
         return {f"sd-{k}": spec for k, spec in enumerate(self.sweep.values(), 1)}
 
@@ -291,7 +291,7 @@ class Study(Chapter):
     def steps(self) -> int:
         """Optimiser steps of every classifier: `epochs` passes over the real training images."""
         section = self.config.training
-        return classifier.steps_for(self.facts["train"], section.batch, section.epochs)
+        return classifier.steps_for(self.facts["train"], section.batch_size, section.epochs)
 
     @functools.cached_property
     def classifiers(self) -> dict[str, list[ArtifactSpec]]:
@@ -420,14 +420,14 @@ class Study(Chapter):
     def repair_splits(self) -> tuple[ArtifactSpec, ArtifactSpec]:
         """The real training images that remedies may learn from, and those that only choose between remedies."""
         return split.parts(
-            self.real["train"], self.config.repair.validation, self.config.study.seed
+            self.real["train"], self.config.repair.val_fraction, self.config.study.seed
         )
 
     @functools.cached_property
     def repair_count(self) -> int:
         """Real images that remedies may learn from."""
         held_out = arms.positions(
-            arms.Term("validation", self.config.repair.validation), self.labels, None, 0
+            arms.Term("validation", self.config.repair.val_fraction), self.labels, None, 0
         )
         return len(self.labels) - len(held_out)
 
@@ -436,7 +436,7 @@ class Study(Chapter):
         """The classifier by which images are filtered: of the images that remedies may learn from."""
         facts = self.facts | {"train": self.repair_count}
         return reference.judge(
-            self.config.study, facts, self.repair_splits[0], self.config.repair.judge_epochs
+            self.config.study, facts, self.repair_splits[0], self.config.repair.reference_epochs
         )
 
     @functools.cached_property

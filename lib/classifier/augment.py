@@ -21,21 +21,30 @@ def standard(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[t
     reach = h // 8
     down, across = torch.randint(-reach, reach + 1, (2, n, 1), generator=draws)
     mirrored = _happens(n, 0.5 if flip else 0, draws).view(n, 1)
-    rows, columns = (down + torch.arange(h)).clamp(0, h - 1), (across + torch.arange(w)).clamp(0, w - 1)
+    rows, columns = (
+        (down + torch.arange(h)).clamp(0, h - 1),
+        (across + torch.arange(w)).clamp(0, w - 1),
+    )
     columns = torch.where(mirrored, columns.flip(1), columns)
     taken = ((torch.arange(n)[:, None] * h + rows)[:, :, None] * w + columns[:, None]).flatten()
-    picked = images.reshape(-1, channels).index_select(0, taken.to(images.device))  # thrice as fast as three indices
+    picked = images.reshape(-1, channels).index_select(
+        0, taken.to(images.device)
+    )  # thrice as fast as three indices
     return [normal(picked.view(images.shape))]
 
 
 def multicrop(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
     """One large crop at full size and two small ones at half size, each with its own colours and blur (after DINO)."""
     size = images.shape[1]
-    return [blur(jitter(crop(normal(images), side, *scale, draws, flip), draws), draws, often)
-            for side, scale, often in ((size, (0.4, 1), 0.5), *[(size // 2, (0.1, 0.4), 0.3)] * 2)]
+    return [
+        blur(jitter(crop(normal(images), side, *scale, draws, flip), draws), draws, often)
+        for side, scale, often in ((size, (0.4, 1), 0.5), *[(size // 2, (0.1, 0.4), 0.3)] * 2)
+    ]
 
 
-def crop(x: torch.Tensor, side: int, low: float, high: float, draws: torch.Generator, flip: bool) -> torch.Tensor:
+def crop(
+    x: torch.Tensor, side: int, low: float, high: float, draws: torch.Generator, flip: bool
+) -> torch.Tensor:
     """A random part of each image (n, 3, h, w), of `low` to `high` of its area, aspect 3:4 to 4:3, resized to `side`."""
     n = len(x)
     area, ratio, across, down = torch.rand(4, n, generator=draws)
@@ -60,7 +69,9 @@ def jitter(x: torch.Tensor, draws: torch.Generator, strength: float = 0.4) -> to
     mixing = contrast[:, None, None] * _hue(turn, colour)
     centre = x.mean((2, 3), keepdim=True)
     painted = torch.einsum("nij,njhw->nihw", mixing.to(x.device), x - centre) + centre
-    painted = painted + 2 * (bright - 1).view(n, 1, 1, 1).to(x.device)  # -2..2 is the range of the values
+    painted = painted + 2 * (bright - 1).view(n, 1, 1, 1).to(
+        x.device
+    )  # -2..2 is the range of the values
     return torch.where(_happens(n, 0.8, draws).to(x.device), painted.clamp(-2, 2), x)
 
 

@@ -40,15 +40,23 @@ class Shards:
         """What all images would take in memory."""
         return len(self) * self.size**2 * 3 / 2**20
 
-    def batches(self, batch: int, steps: int, draws: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches(
+        self, batch: int, steps: int, draws: torch.Generator
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """`steps` batches of uint8 (n, h, w, 3) and labels: random slots of a buffer that is filled up shard by shard."""
         room, batch = max(self.buffer, 2 * batch) + CHUNK, min(batch, len(self))
-        pixels, labels = np.empty((room, self.size, self.size, 3), np.uint8), np.empty(room, np.int64)
+        pixels, labels = (
+            np.empty((room, self.size, self.size, 3), np.uint8),
+            np.empty(room, np.int64),
+        )
         source, filled = self._passes(draws), 0
         for _ in range(steps):
             while filled + CHUNK <= room:
                 images, truth = next(source)
-                pixels[filled:filled + len(images)], labels[filled:filled + len(images)] = images, truth
+                pixels[filled : filled + len(images)], labels[filled : filled + len(images)] = (
+                    images,
+                    truth,
+                )
                 filled += len(images)
             picked = torch.randperm(filled, generator=draws)[:batch].numpy()
             yield torch.from_numpy(pixels[picked]), torch.from_numpy(labels[picked])
@@ -64,7 +72,9 @@ class Shards:
                 yield from _read(*self.parts[k])
 
 
-def opened(arm: str, artifacts: Mapping[str, Artifact], seed: int, base: int | None, buffer: int) -> Shards:
+def opened(
+    arm: str, artifacts: Mapping[str, Artifact], seed: int, base: int | None, buffer: int
+) -> Shards:
     """The same images that `arms.assemble` takes, none of them read yet."""
     parts, first, seen = [], None, []
     for term in arms.parse(arm):
@@ -74,12 +84,21 @@ def opened(arm: str, artifacts: Mapping[str, Artifact], seed: int, base: int | N
         kind = tuple(features["label"]["names"]), len(next(_read(files[0], np.arange(1)))[0][0])
         first = first or kind
         arms.complete(arm, term.name, np.concatenate(labels), kind, first)
-        kept, starts = arms.positions(term, np.concatenate(labels), base, seed), np.cumsum([0, *map(len, labels)])
+        kept, starts = (
+            arms.positions(term, np.concatenate(labels), base, seed),
+            np.cumsum([0, *map(len, labels)]),
+        )
         seen.append(np.concatenate(labels)[kept])
-        parts += [(path, kept[(kept >= low) & (kept < high)] - low)
-                  for path, low, high in zip(files, starts, starts[1:], strict=False)]
-    return Shards([(path, rows) for path, rows in parts if len(rows)], *first, buffer,
-                  tuple(np.bincount(np.concatenate(seen), minlength=len(first[0])).tolist()))
+        parts += [
+            (path, kept[(kept >= low) & (kept < high)] - low)
+            for path, low, high in zip(files, starts, starts[1:], strict=False)
+        ]
+    return Shards(
+        [(path, rows) for path, rows in parts if len(rows)],
+        *first,
+        buffer,
+        tuple(np.bincount(np.concatenate(seen), minlength=len(first[0])).tolist()),
+    )
 
 
 def _read(path: Path, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -90,5 +109,7 @@ def _read(path: Path, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
         start += len(cells)
         if len(here):
             data = cells["image"].field("bytes").take(here).to_pylist()
-            images = [cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR_RGB) for one in data]
+            images = [
+                cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR_RGB) for one in data
+            ]
             yield np.stack(images), cells["label"].take(here).to_numpy()

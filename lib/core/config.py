@@ -28,6 +28,37 @@ Part = Annotated[float, Field(gt=0, lt=1)]  # of a set: neither nothing nor all
 Times = Annotated[float, Field(gt=0, le=1000)]
 
 
+RENAMED = {  # old key: its name now
+    "training.stem": "training.stem_stride",
+    "training.width": "training.base_width",
+    "training.batch": "training.batch_size",
+    "training.rate": "training.lr",
+    "training.smoothing": "training.label_smoothing",
+    "training.recipe": "training.augmentation",
+    "training.balance": "training.class_weights",
+    "training.ema": "training.ema_decay",
+    "training.memory": "training.max_ram_mb",
+    "training.by_epochs": "training.equal_epoch_arms",
+    "training.wordings": "training.train_on_sweep",
+    "training.compare_recipes": "training.compare_augmentations",
+    "training.traded": "training.scaling_sets",
+    "training.counts": "training.synthetic_ratios",
+    "training.shares": "training.real_fractions",
+    "training.helped": "training.real_fractions_with_set",
+    "training.mixes": "training.mix_fractions",
+    "repair.validation": "repair.val_fraction",
+    "repair.images": "repair.num_real",
+    "repair.blocks": "repair.unfreeze_last",
+    "repair.curve": "repair.num_real_curve",
+    "repair.late": "repair.unfreeze_last_curve",
+    "repair.ratios": "repair.real_batch_fractions",
+    "repair.keep": "repair.keep_fraction",
+    "repair.steps": "repair.max_train_steps",
+    "repair.rate": "repair.lr",
+    "repair.judge_epochs": "repair.reference_epochs",
+}
+
+
 class SettingsError(ValueError):
     """A setting that cannot be used; the message names file, key, what was expected."""
 
@@ -150,27 +181,60 @@ class Generation(Trained):
 class Training(Section):
     """04_training: the classifiers."""
 
-    arms: Annotated[list[Arm], Field(min_length=1), AfterValidator(_each_once)]
-    architecture: Text  # resnet8, resnet18, resnet50, or any classifier of torchvision.models
-    stem: Annotated[int, Field(ge=0, le=8)]  # stride of the first convolution of those ResNets; 0: by resolution
-    width: Annotated[int, Field(ge=4, le=256)]  # channels of the first stage; 64 is the published ResNet-18
-    epochs: Count  # passes over `real`; every arm takes as many steps as that
-    batch: Count
-    rate: Annotated[float, Field(gt=0, le=10)]
-    smoothing: Share
-    recipe: Literal["standard", "multicrop"]  # of augmentation
-    precision: Literal["auto", "float32", "bf16"]  # auto: bf16 on CUDA
-    balance: bool  # whether classes count equally in the loss, however many images each has
-    ema: Annotated[float, Field(ge=0, lt=1)]  # average of the weights that is kept; 0: the last ones
-    memory: Count  # megabytes of images; larger arms are read from their shards while training
-    by_epochs: Annotated[list[Arm], AfterValidator(_each_once)]  # trained once more for as many passes as `real`
-    wordings: bool  # whether each point of the sweep of chapter 03 is an arm too
-    compare_recipes: Annotated[list[Literal["standard", "multicrop"]], AfterValidator(_each_once)]  # all arms once more with each
-    traded: Annotated[list[Text], AfterValidator(_each_once)]  # sets whose curves stand beside that of `real`
-    counts: Annotated[list[Times], AfterValidator(_each_once)]  # their sizes besides 1, in sizes of `real`
-    shares: Annotated[list[Part], AfterValidator(_each_once)]  # of `real` alone
-    helped: Annotated[list[Part], AfterValidator(_each_once)]  # of `real` beside a whole set
-    mixes: Annotated[list[Part], AfterValidator(_each_once)]  # share of `real` in mixtures as large as `real`
+    arms: Annotated[list[Arm], Field(
+        min_length=1, description="training sets, each a sum of image sets, e.g. 0.1*real+sd"),
+        AfterValidator(_each_once)]
+    architecture: Text = Field(
+        description="resnet8, resnet18, resnet50, or any classifier of torchvision.models")
+    stem_stride: Annotated[int, Field(ge=0, le=8)] = Field(
+        description="stride of the first convolution of those ResNets, pixels; 0: by resolution")
+    base_width: Annotated[int, Field(ge=4, le=256)] = Field(
+        description="channels of the first stage; 64 is the published ResNet-18")
+    epochs: Count = Field(
+        description="passes over `real`; every training set takes as many optimiser steps")
+    batch_size: Count = Field(description="images an optimiser step")
+    lr: Annotated[float, Field(gt=0, le=10)] = Field(
+        description="peak learning rate of the one-cycle schedule")
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        description="of matrices and kernels; norms and biases have none; 0: off")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov momentum of SGD")
+    pct_start: Part = Field(description="share of the steps in which the learning rate rises")
+    label_smoothing: Share = Field(description="of the labels; 0: off")
+    augmentation: Literal["standard", "multicrop"] = Field(
+        description="standard (shift and mirror) or multicrop (after DINO)")
+    precision: Literal["auto", "float32", "bf16"] = Field(description="auto: bf16 on CUDA")
+    class_weights: Literal["none", "balanced"] = Field(
+        description="balanced: every class weighs alike in the loss, however many images it has")
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="of the average of the weights that is kept; 0: the last weights")
+    max_ram_mb: Count = Field(
+        description="images in memory, megabytes; larger training sets are read while training")
+    shuffle_buffer: Count = Field(
+        description="images that are shuffled together where a training set does not fit")
+    equal_epoch_arms: Annotated[list[Arm], AfterValidator(_each_once)] = Field(
+        description="training sets trained once more for as many passes as `real` gets")
+    train_on_sweep: bool = Field(
+        description="whether each point of the sweep of chapter 03 is a training set too")
+    compare_augmentations: Annotated[
+        list[Literal["standard", "multicrop"]], AfterValidator(_each_once)] = Field(
+        description="all training sets once more with each of these; costly")
+    scaling_sets: Annotated[list[Text], AfterValidator(_each_once)] = Field(
+        description="synthetic sets whose curves stand beside that of `real`")
+    synthetic_ratios: Annotated[list[Times], AfterValidator(_each_once)] = Field(
+        description="their sizes besides 1, in sizes of `real`: the scaling curve")
+    real_fractions: Annotated[list[Part], AfterValidator(_each_once)] = Field(
+        description="of `real` alone: the low-real curve")
+    real_fractions_with_set: Annotated[list[Part], AfterValidator(_each_once)] = Field(
+        description="of `real` beside a whole synthetic set")
+    mix_fractions: Annotated[list[Part], AfterValidator(_each_once)] = Field(
+        description="share of `real` in mixtures as large as `real`")
+    reference_stem_stride: Annotated[int, Field(ge=0, le=8)] = Field(
+        description="stem stride of the reference classifier, pixels; 0: by resolution")
+    reference_base_width: Annotated[int, Field(ge=4, le=256)] = Field(
+        description="channels of its first stage")
+    reference_batch_size: Count = Field(description="images a step of its training")
+    reference_lr: Annotated[float, Field(gt=0, le=10)] = Field(
+        description="peak learning rate of its training")
 
 
 class Gradcam(Section):
@@ -214,18 +278,29 @@ class Representation(Section):
 class Repair(Section):
     """08_repair: what closes the gap."""
 
-    base: Annotated[str, Field(pattern=r"^[a-z][\w-]*$")]  # the synthetic arm that is repaired
-    remedies: Annotated[list[Text], Field(min_length=1), AfterValidator(_each_once)]  # files of lib/remedies
-    validation: Annotated[float, Field(gt=0, le=0.5)]  # share of the real training images that only chooses between remedies
-    images: Count  # m: real images that every remedy may use
-    blocks: Annotated[list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)]  # k, at m = `images`; 0: all
-    curve: Annotated[list[Count], AfterValidator(_each_once)]  # other m
-    late: Annotated[list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)]  # k at those m
-    ratios: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_each_once)]  # real share of a mixed batch
-    keep: Annotated[float, Field(gt=0, lt=1)]  # share of the synthetic images that a filter keeps
-    steps: Count  # of every further training
-    rate: Annotated[float, Field(gt=0, le=10)]
-    judge_epochs: Count  # of the real-trained classifier by which images are filtered
+    base: Annotated[str, Field(pattern=r"^[a-z][\w-]*$")] = Field(
+        description="the synthetic training set whose classifiers are repaired")
+    remedies: Annotated[list[Text], Field(min_length=1), AfterValidator(_each_once)] = Field(
+        description="files of lib/remedies")
+    val_fraction: Annotated[float, Field(gt=0, le=0.5)] = Field(
+        description="share of the real training images that only chooses between remedies")
+    num_real: Count = Field(description="m: real images that every remedy may use")
+    unfreeze_last: Annotated[
+        list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)] = Field(
+        description="k: last blocks fine-tuned on `num_real` images; 1: the head, 0: all")
+    num_real_curve: Annotated[list[Count], AfterValidator(_each_once)] = Field(description="other m")
+    unfreeze_last_curve: Annotated[
+        list[Annotated[int, Field(ge=0, le=100)]], AfterValidator(_each_once)] = Field(
+        description="k at those m")
+    real_batch_fractions: Annotated[
+        list[Annotated[float, Field(gt=0, lt=1)]], AfterValidator(_each_once)] = Field(
+        description="real share of a mixed batch")
+    keep_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="share of the synthetic images that a filter keeps")
+    max_train_steps: Count = Field(description="optimiser steps of every fine-tuning")
+    lr: Annotated[float, Field(gt=0, le=10)] = Field(description="peak learning rate of fine-tuning")
+    reference_epochs: Count = Field(
+        description="epochs of the reference classifier by which images are filtered")
 
 
 class Settings(Section):
@@ -320,7 +395,9 @@ def _explain(model: type[Section], fault: dict[str, Any], where) -> str:
     """One fault in words: what was found, what was expected, the nearest name, and last the file and key."""
     keys = [str(k) for k in fault["loc"]]
     key, got = ".".join(keys), fault["input"]
-    if fault["type"] == "extra_forbidden":
+    if fault["type"] == "extra_forbidden" and key in RENAMED:
+        text = f"{key} is now called {RENAMED[key]}"
+    elif fault["type"] == "extra_forbidden":
         text = f"unknown key {keys[-1]!r}{_nearest(keys[-1], _siblings(model, keys))}"
     elif fault["type"] == "missing":
         text = f"key {keys[-1]!r} is missing"

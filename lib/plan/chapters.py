@@ -147,12 +147,12 @@ def others(section: Generation, known: Known) -> dict[str, ArtifactSpec]:
 
 
 def training(loaded: Settings, known: Known) -> list[ArtifactSpec]:
-    section, swept = loaded.training, said.wordings(known.points) if loaded.training.wordings else {}
+    section, swept = loaded.training, said.wordings(known.points) if loaded.training.train_on_sweep else {}
     every = {"real": known.real["train"], **known.sets, **swept}
     points = [*swept, *(arm for order in curves.drawn(section).values() for arm in order)]
     used = {"real", *(name for arm in (*section.arms, *points) for name in arms.names(arm, every))}
     sizes = {name: every[name].settings["count"] for name in every if name in used}
-    steps = fit.steps_for(known.data["train"], section.batch, section.epochs)
+    steps = fit.steps_for(known.data["train"], section.batch_size, section.epochs)
     made = fit.planned(section, known.study, steps, known.data["flip"], every, sizes, points)
     known.models = {arm: seeds for arm, seeds in made.items() if arm in section.arms}
     tests = {name: recipe for name, recipe in known.real.items() if name != "train"}
@@ -199,9 +199,9 @@ def representation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
 
 def repair(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section, train, test = loaded.repair, known.real["train"], known.real["test"]
-    fitted, validation = split.parts(train, section.validation, known.study.seed)
-    held = len(arms.positions(arms.Term("validation", section.validation), known.labels, None, 0))
-    judge = verdict.judge(known.study, known.data | {"train": len(known.labels) - held}, fitted, section.judge_epochs)
+    fitted, validation = split.parts(train, section.val_fraction, known.study.seed)
+    held = len(arms.positions(arms.Term("validation", section.val_fraction), known.labels, None, 0))
+    judge = verdict.judge(known.study, known.data | {"train": len(known.labels) - held}, fitted, section.reference_epochs)
     models = known.models | {"judge": [judge] * known.study.seeds}
     wanted = registry.context(section, known.study, models[section.base][0])
     wanted |= {"train": known.data["train"], "fit": len(known.labels) - held}

@@ -21,8 +21,14 @@ class Choice:
     through: bool  # whether the base's generator had learnt from the validation images
 
 
-def combination(store: Store, remedies: Mapping[str, Remedy], models: Models, sets: Mapping[str, ArtifactSpec],
-                settings: Mapping[str, Any], validation: ArtifactSpec) -> Choice:
+def combination(
+    store: Store,
+    remedies: Mapping[str, Remedy],
+    models: Models,
+    sets: Mapping[str, ArtifactSpec],
+    settings: Mapping[str, Any],
+    validation: ArtifactSpec,
+) -> Choice:
     """The best start (the base, or a remedy of its images), the best treatment of the network, and both after each other.
 
     Three choices, all on validation images: two of n and one of three, instead of one of n². Where the base's generator has
@@ -41,15 +47,31 @@ def combination(store: Store, remedies: Mapping[str, Remedy], models: Models, se
     if len(best) == 2 and best["images"] != base:
         both = stacked(allowed, best["images"], best["weights"], models, sets, settings)
         allowed |= both
-        shares |= split.choose(store, {name: one.classifiers for name, one in both.items()}, validation, device, through)[1]
+        shares |= split.choose(
+            store,
+            {name: one.classifiers for name, one in both.items()},
+            validation,
+            device,
+            through,
+        )[1]
     name = max(shares, key=lambda name: shares[name]["mean"])
     return Choice(name, allowed[name], shares, through)
 
 
-def stacked(allowed: Mapping[str, Remedy], start: str, then: str, models: Models, sets: Mapping[str, ArtifactSpec],
-            settings: Mapping[str, Any]) -> dict[str, Remedy]:
+def stacked(
+    allowed: Mapping[str, Remedy],
+    start: str,
+    then: str,
+    models: Models,
+    sets: Mapping[str, ArtifactSpec],
+    settings: Mapping[str, Any],
+) -> dict[str, Remedy]:
     """Remedy `then` once more, on the classifiers of remedy `start` instead of the base's."""
     moved = {**models, settings["base"]: allowed[start].classifiers}
     second = planned(settings["remedies"], moved, sets, settings)[0][then]
     real = max(second.real, allowed[start].real)  # both draw on the same real images
-    return {f"{start}; then {then}": replace(second, real=real, control=[], controlled="–", part="", k=None)}
+    return {
+        f"{start}; then {then}": replace(
+            second, real=real, control=[], controlled="–", part="", k=None
+        )
+    }

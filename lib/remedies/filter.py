@@ -35,30 +35,46 @@ def agreement(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed:
 
 def focus(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
     """Concentration (n,) of that classifier's attention to the class that was asked for: the map's Gini coefficient."""
-    return np.nan_to_num(attention.focus(attention.maps(judge, synthetic.images, synthetic.labels))["gini"], nan=-1.0)
+    return np.nan_to_num(
+        attention.focus(attention.maps(judge, synthetic.images, synthetic.labels))["gini"], nan=-1.0
+    )
 
 
 def lines(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
     """Probability (n,) of being real by lines alone, of a probe that did not see the image; a third as many are real."""
     few = real.take(slice(max(10, len(synthetic) // 3)))
     rows = pd.DataFrame([_drawn(image, seed) for part in (synthetic, few) for image in part.images])
-    return geometry.probe(rows, np.repeat([0, 1], [len(synthetic), len(few)]), seed % 2**32)[:len(synthetic)]
+    return geometry.probe(rows, np.repeat([0, 1], [len(synthetic), len(few)]), seed % 2**32)[
+        : len(synthetic)
+    ]
 
 
 def _drawn(image: np.ndarray, seed: int) -> dict[str, float]:
     """What one picture's lines say: chapter 06's measures with one vanishing point and no null, five times as fast."""
     found = vanishing.vanishing_points(vanishing.segments(image), image.shape[:2], n=1, seed=seed)
-    across, down = np.abs(found.segments.reshape(-1, 2, 2)[:, 1] - found.segments.reshape(-1, 2, 2)[:, 0]).T
+    across, down = np.abs(
+        found.segments.reshape(-1, 2, 2)[:, 1] - found.segments.reshape(-1, 2, 2)[:, 0]
+    ).T
     length, slope = np.hypot(across, down), np.degrees(np.arctan2(down, across))
     share = lambda near: length[near].sum() / max(length.sum(), 1e-9)  # noqa: E731
-    return {"segments": len(length), "length": length.sum(), "longest": length.max(initial=0),
-            "level": share(slope < 10), "upright": share(slope > 80),
-            "explained": geometry.explained(found), "straight": geometry.straightness(found.segments)}
+    return {
+        "segments": len(length),
+        "length": length.sum(),
+        "longest": length.max(initial=0),
+        "level": share(slope < 10),
+        "upright": share(slope > 80),
+        "explained": geometry.explained(found),
+        "straight": geometry.straightness(found.segments),
+    }
 
 
 def density(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
     """Nearness (n,) to real images of the class asked for: minus the mean distance to five, in that classifier's features."""
-    ours, theirs, found = penultimate(judge, synthetic.images), penultimate(judge, real.images), np.zeros(len(synthetic))
+    ours, theirs, found = (
+        penultimate(judge, synthetic.images),
+        penultimate(judge, real.images),
+        np.zeros(len(synthetic)),
+    )
     for label in np.unique(synthetic.labels):
         near, mine = theirs[real.labels == label], synthetic.labels == label
         search = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(near))).fit(near)
@@ -66,16 +82,30 @@ def density(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: i
     return found
 
 
-SCORES: dict[str, Callable[..., np.ndarray]] = {"agreement": agreement, "focus": focus, "geometry": lines, "density": density}
-PARTS = {"agreement": "label noise", "focus": "attention", "geometry": "geometry", "density": "fidelity"}  # of the gap
+SCORES: dict[str, Callable[..., np.ndarray]] = {
+    "agreement": agreement,
+    "focus": focus,
+    "geometry": lines,
+    "density": density,
+}
+PARTS = {
+    "agreement": "label noise",
+    "focus": "attention",
+    "geometry": "geometry",
+    "density": "fidelity",
+}  # of the gap
 
 
 @artifact("filtered-images")
 def kept(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """The `keep` share of each class of upstream `images` that scores best `by` one of SCORES, or at random."""
+
     def write(path: Path) -> None:
         wanted, whole = recipe.settings, images.load(store.make(recipe.inputs["images"]))
-        images.write(path, whole.take(best(scores(store, recipe, whole), whole.labels, wanted["keep"])))
+        images.write(
+            path, whole.take(best(scores(store, recipe, whole), whole.labels, wanted["keep"]))
+        )
+
     return {"images-00000-of-00001.parquet": write}
 
 
@@ -84,7 +114,9 @@ def scores(store: Store, recipe: ArtifactSpec, whole: ImageSet) -> np.ndarray:
     by, seed = recipe.settings["by"], recipe.seed
     if by == "random":
         return np.random.default_rng(seed).random(len(whole))
-    judge = fit.opened(store.make(recipe.inputs["judge"]))[0].to(compute.device(recipe.settings["device"]))
+    judge = fit.opened(store.make(recipe.inputs["judge"]))[0].to(
+        compute.device(recipe.settings["device"])
+    )
     return SCORES[by](whole, judge, images.load(store.make(recipe.inputs["real"])), seed)
 
 
@@ -93,34 +125,75 @@ def best(scores: np.ndarray, labels: np.ndarray, keep: float) -> np.ndarray:
     found = []
     for label in np.unique(labels):
         where = np.flatnonzero(labels == label)
-        found.append(where[np.argsort(-scores[where], kind="stable")][:max(1, round(keep * len(where)))])
+        found.append(
+            where[np.argsort(-scores[where], kind="stable")][: max(1, round(keep * len(where)))]
+        )
     return np.sort(np.concatenate(found))
 
 
-def sets_of(sets: Mapping[str, ArtifactSpec], judge: ArtifactSpec, settings: Mapping[str, Any]) -> dict[str, ArtifactSpec]:
+def sets_of(
+    sets: Mapping[str, ArtifactSpec], judge: ArtifactSpec, settings: Mapping[str, Any]
+) -> dict[str, ArtifactSpec]:
     """The kept set of each filter."""
-    wanted = {"keep": settings["keep"], "device": settings["training"]["device"]}
-    return {by: kept(wanted | {"by": by}, settings["seed"], images=sets[settings["base"]], judge=judge, real=sets["real"])
-            for by in SCORES}
+    wanted = {"keep": settings["keep_fraction"], "device": settings["training"]["device"]}
+    return {
+        by: kept(
+            wanted | {"by": by},
+            settings["seed"],
+            images=sets[settings["base"]],
+            judge=judge,
+            real=sets["real"],
+        )
+        for by in SCORES
+    }
 
 
-def remedy(models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]) -> dict[str, Remedy]:
+def remedy(
+    models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
+) -> dict[str, Remedy]:
     """The base classifiers trained further on what a filter keeps; the control on as many images taken at random."""
+
     def further(chosen: list[ArtifactSpec]) -> list[ArtifactSpec]:
-        return [trained({base: [one]}, {base: part}, settings, 0, 0)[0] for one, part in zip(models[base], chosen, strict=True)]
-    base, keep = settings["base"], settings["keep"]
-    random = further([kept({"keep": keep, "by": "random"}, one.seed, images=sets[base]) for one in models[base]])
-    filters = {f"filter by {by}": Remedy(further([part] * len(random)), real=settings["fit"], changes="images", control=random,
-                                         controlled=RANDOM, part=PARTS[by])
-               for by, part in sets_of(sets, models["judge"][0], settings).items()}
-    return filters | {"all images, more steps": Remedy(trained(models, sets, settings, 0, 0), real=0, changes="images",
-                                                         control=random, controlled=RANDOM, part="diversity")}
+        return [
+            trained({base: [one]}, {base: part}, settings, 0, 0)[0]
+            for one, part in zip(models[base], chosen, strict=True)
+        ]
+
+    base, keep = settings["base"], settings["keep_fraction"]
+    random = further(
+        [kept({"keep": keep, "by": "random"}, one.seed, images=sets[base]) for one in models[base]]
+    )
+    filters = {
+        f"filter by {by}": Remedy(
+            further([part] * len(random)),
+            real=settings["fit"],
+            changes="images",
+            control=random,
+            controlled=RANDOM,
+            part=PARTS[by],
+        )
+        for by, part in sets_of(sets, models["judge"][0], settings).items()
+    }
+    return filters | {
+        "all images, more steps": Remedy(
+            trained(models, sets, settings, 0, 0),
+            real=0,
+            changes="images",
+            control=random,
+            controlled=RANDOM,
+            part="diversity",
+        )
+    }
 
 
-def thrown(store: Store, filters: Mapping[str, ArtifactSpec], whole: ImageSet) -> dict[str, tuple[ImageSet, ImageSet]]:
+def thrown(
+    store: Store, filters: Mapping[str, ArtifactSpec], whole: ImageSet
+) -> dict[str, tuple[ImageSet, ImageSet]]:
     """For each filter one image of each class that it keeps and one that it throws away."""
     found = {}
     for by, recipe in filters.items():
         stays = np.isin(whole.seeds, images.load(store.make(recipe)).seeds)
-        found[by] = tuple(part.take(part.first(1).ravel()) for part in (whole.take(stays), whole.take(~stays)))
+        found[by] = tuple(
+            part.take(part.first(1).ravel()) for part in (whole.take(stays), whole.take(~stays))
+        )
     return found

@@ -35,39 +35,84 @@ HEAD = "own head"
 @artifact("gap-probes")
 def probed(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Accuracy on upstream `test` of linear probes of upstream `real` images after each layer, and of the network's own head."""
+
     def write(path: Path) -> None:
         model, _ = fit.opened(store.make(recipe.inputs["classifier"]))
         model = model.to(compute.device(recipe.settings["device"]))
         real, test = (images.load(store.make(recipe.inputs[name])) for name in ("real", "test"))
         learn, ask = (representation.activations(model, part.images) for part in (real, test))
-        path.write_text(json.dumps(representation.probes(learn, real.labels, ask, test.labels, recipe.seed)), encoding="utf-8")
+        path.write_text(
+            json.dumps(representation.probes(learn, real.labels, ask, test.labels, recipe.seed)),
+            encoding="utf-8",
+        )
+
     return {"layers.json": write}
 
 
-def probes(classifiers: Sequence[ArtifactSpec], real: ArtifactSpec, test: ArtifactSpec, study) -> list[ArtifactSpec]:
+def probes(
+    classifiers: Sequence[ArtifactSpec], real: ArtifactSpec, test: ArtifactSpec, study
+) -> list[ArtifactSpec]:
     """The probes of one arm, one recipe a seed."""
-    return [probed({"device": study.device}, study.seed, classifier=one, real=real, test=test) for one in classifiers]
+    return [
+        probed({"device": study.device}, study.seed, classifier=one, real=real, test=test)
+        for one in classifiers
+    ]
 
 
 def by_class(found: pd.DataFrame, base: str, real: str, classes: Sequence[str]) -> list[dict]:
     """How far the base is behind in each class, widest first: rows of `panel`, `part` and `points`."""
-    shares = {arm: np.stack(list(found[found["arm"] == arm].sort_values("seed")["per_class"])) for arm in (base, real)}
-    rows = [{"panel": "class", "part": name, "points": accuracy.paired(shares[real][:, k], shares[base][:, k])}
-            for k, name in enumerate(classes)]
+    shares = {
+        arm: np.stack(list(found[found["arm"] == arm].sort_values("seed")["per_class"]))
+        for arm in (base, real)
+    }
+    rows = [
+        {
+            "panel": "class",
+            "part": name,
+            "points": accuracy.paired(shares[real][:, k], shares[base][:, k]),
+        }
+        for k, name in enumerate(classes)
+    ]
     return sorted(rows, key=lambda row: -row["points"]["mean"])
 
 
-def by_layer(store: Store, ours: Sequence[ArtifactSpec], theirs: Sequence[ArtifactSpec], whole: Mapping[str, float]) -> list[dict]:
+def by_layer(
+    store: Store,
+    ours: Sequence[ArtifactSpec],
+    theirs: Sequence[ArtifactSpec],
+    whole: Mapping[str, float],
+) -> list[dict]:
     """How far the base's features are behind after each layer, and last its own head, by which it is the `whole` gap behind."""
-    base, real = ([json.loads(store.make(one).path("layers.json").read_text(encoding="utf-8")) for one in seeds]
-                  for seeds in (ours, theirs))
-    rows = [{"panel": "layer", "part": name, "points": accuracy.paired([one[name] for one in real], [one[name] for one in base])}
-            for name in base[0]]
+    base, real = (
+        [
+            json.loads(store.make(one).path("layers.json").read_text(encoding="utf-8"))
+            for one in seeds
+        ]
+        for seeds in (ours, theirs)
+    )
+    rows = [
+        {
+            "panel": "layer",
+            "part": name,
+            "points": accuracy.paired([one[name] for one in real], [one[name] for one in base]),
+        }
+        for name in base[0]
+    ]
     return [*rows, {"panel": "layer", "part": HEAD, "points": dict(whole)}]
 
 
-def by_remedy(gains: Mapping[str, Mapping[str, dict]], remedies: Mapping[str, Remedy]) -> list[dict]:
+def by_remedy(
+    gains: Mapping[str, Mapping[str, dict]], remedies: Mapping[str, Remedy]
+) -> list[dict]:
     """What repairing one cue, or one term of the distribution, gives back."""
-    found = {one.part: gains[name]["control" if one.control else "gain"] for name, one in remedies.items() if one.part}
-    return [{"panel": panel, "part": name, "points": found[name]}
-            for panel, names in (("cue", CUES), ("term", TERMS)) for name in names if name in found]
+    found = {
+        one.part: gains[name]["control" if one.control else "gain"]
+        for name, one in remedies.items()
+        if one.part
+    }
+    return [
+        {"panel": panel, "part": name, "points": found[name]}
+        for panel, names in (("cue", CUES), ("term", TERMS))
+        for name in names
+        if name in found
+    ]

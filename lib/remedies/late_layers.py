@@ -27,34 +27,59 @@ DEFAULTS = {"share": 1.0, "recipe": "standard"}  # of each batch that is real; a
 @artifact("retrained-classifier")
 def retrained(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """Weights of upstream `classifier` whose last `blocks` (0: all) learnt from upstream `real`, `synthetic` or both."""
+
     def write(path: Path) -> None:
         wanted, artifact = DEFAULTS | recipe.settings, store.make(recipe.inputs["classifier"])
         model, _ = fit.opened(artifact)
-        sets = {name: images.load(store.make(one)) for name, one in recipe.inputs.items() if name != "classifier"}
+        sets = {
+            name: images.load(store.make(one))
+            for name, one in recipe.inputs.items()
+            if name != "classifier"
+        }
         if "real" in sets:
             sets["real"] = split.some(sets["real"], wanted["real"], recipe.seed)
-        curve = retrain(model, portions(sets, wanted["batch"], wanted["share"]), wanted, recipe.seed)
+        curve = retrain(
+            model, portions(sets, wanted["batch"], wanted["share"]), wanted, recipe.seed
+        )
         fit.save(model.state_dict(), path, {"model": facts(artifact)["model"], "curve": curve})
+
     return {"weights.safetensors": write}
 
 
-def retrain(model: nn.Module, sets: Sequence[tuple[ImageSet, int]], settings: Mapping[str, Any], seed: int) -> list[list[float]]:
+def retrain(
+    model: nn.Module, sets: Sequence[tuple[ImageSet, int]], settings: Mapping[str, Any], seed: int
+) -> list[list[float]]:
     """Train the last blocks in place on sets, each with its number of images a batch: SGD and one cycle; the learning curve."""
     where, steps = compute.device(settings["device"]), settings["steps"]
     thaw(model.to(where, memory_format=torch.channels_last), settings["blocks"])
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.SGD(weights, settings["rate"], momentum=0.9, nesterov=True, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings["rate"], max(4, steps), pct_start=0.5,
-                                                   cycle_momentum=False)
-    weight = fit.class_weights(sum(count * part.counts() / len(part) for part, count in sets), settings, where)
-    draws, look = compute.generator(seed, "repair"), fit.recipe_of({"architecture": "this"} | dict(settings), model)
+    optimiser = torch.optim.SGD(
+        weights, settings["rate"], momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings["rate"], max(4, steps), pct_start=0.5, cycle_momentum=False
+    )
+    weight = fit.class_weights(
+        sum(count * part.counts() / len(part) for part, count in sets), settings, where
+    )
+    draws, look = (
+        compute.generator(seed, "repair"),
+        fit.recipe_of({"architecture": "this"} | dict(settings), model),
+    )
     watch = fit.Watch(steps, {"arm": "repair"}, model)
-    streams = [fit.batches(part, count, steps, compute.generator(seed, "repair", k), where)
-               for k, (part, count) in enumerate(sets)]
+    streams = [
+        fit.batches(part, count, steps, compute.generator(seed, "repair", k), where)
+        for k, (part, count) in enumerate(sets)
+    ]
     for i, mixed in enumerate(zip(*streams, strict=True)):
         pixels, labels = (torch.cat(part) for part in zip(*mixed, strict=True))
         said = [model(view) for view in look(pixels, draws, settings["flip"])]
-        loss = torch.stack([F.cross_entropy(one, labels, weight, label_smoothing=settings["smoothing"]) for one in said]).mean()
+        loss = torch.stack(
+            [
+                F.cross_entropy(one, labels, weight, label_smoothing=settings["smoothing"])
+                for one in said
+            ]
+        ).mean()
         watch.see(i, loss, said[0], labels, model)
         optimiser.zero_grad()
         loss.backward()
@@ -75,9 +100,12 @@ def thaw(model: nn.Module, last: int) -> None:
     """Only the last blocks learn (0: all); the others, with their batch statistics, stay as they are."""
     found = blocks(model)
     if last > len(found):
-        raise RepairError(f"{last} blocks to train again, the network has {len(found)}: lower repair.blocks and repair.late")
+        raise RepairError(
+            f"{last} blocks to train again, the network has {len(found)}: "
+            "lower repair.unfreeze_last and repair.unfreeze_last_curve"
+        )
     model.eval().requires_grad_(False)
-    for module in (one for block in found[-last if last else 0:] for one in block):
+    for module in (one for block in found[-last if last else 0 :] for one in block):
         module.train().requires_grad_(True)
 
 
@@ -98,10 +126,21 @@ def facts(artifact: Artifact) -> dict[str, Any]:
         return json.loads(file.metadata()["facts"])
 
 
-def trained(models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any], blocks: int, real: int,
-            **changes) -> list[ArtifactSpec]:
+def trained(
+    models: Models,
+    sets: Mapping[str, ArtifactSpec],
+    settings: Mapping[str, Any],
+    blocks: int,
+    real: int,
+    **changes,
+) -> list[ArtifactSpec]:
     """The base classifiers, one a seed, trained further on real images; also on synthetic ones where `share` says so."""
-    own = {"steps": settings["steps"], "rate": settings["rate"], "blocks": blocks, "real": real}
+    own = {
+        "steps": settings["max_train_steps"],
+        "rate": settings["lr"],
+        "blocks": blocks,
+        "real": real,
+    }
     wanted = settings["training"] | own | changes
     used = {"real": sets["real"]} if real else {}
     if wanted.get("share", 1.0) < 1 or not real:
@@ -119,12 +158,24 @@ def layers(blocks: int) -> str:
     return {0: "all layers", 1: "head alone"}.get(blocks, f"last {blocks} blocks")
 
 
-def remedy(models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]) -> dict[str, Remedy]:
+def remedy(
+    models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
+) -> dict[str, Remedy]:
     """The last k blocks on m real images: a curve in k at m = `images`, and for some k one in m.
 
     All layers are synthetic images first and real ones last; their control takes as many further steps without a real image.
     """
-    points = [(k, settings["images"]) for k in settings["blocks"]] + [(k, m) for m in settings["curve"] for k in settings["late"]]
+    points = [(k, settings["num_real"]) for k in settings["unfreeze_last"]] + [
+        (k, m) for m in settings["num_real_curve"] for k in settings["unfreeze_last_curve"]
+    ]
     longer = {"control": trained(models, sets, settings, 0, 0), "controlled": LONGER}
-    return {named(k, m): Remedy(trained(models, sets, settings, k, m), real=m, changes="weights", k=k, **({} if k else longer))
-            for k, m in dict.fromkeys(points)}
+    return {
+        named(k, m): Remedy(
+            trained(models, sets, settings, k, m),
+            real=m,
+            changes="weights",
+            k=k,
+            **({} if k else longer),
+        )
+        for k, m in dict.fromkeys(points)
+    }

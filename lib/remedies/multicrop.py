@@ -10,8 +10,16 @@ from lib.remedies.late_layers import LONGER, trained
 from lib.remedies.registry import Models, Remedy
 
 
-def remedy(models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]) -> dict[str, Remedy]:
+def remedy(
+    models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
+) -> dict[str, Remedy]:
     """The base classifiers trained further on multi-crop views; the control on plain views of the same images."""
-    return {"multi-crop augmentation": Remedy(
-        trained(models, sets, settings, 0, 0, recipe="multicrop"), real=0, changes="images",
-        control=trained(models, sets, settings, 0, 0), controlled=LONGER)}
+    return {
+        "multi-crop augmentation": Remedy(
+            trained(models, sets, settings, 0, 0, recipe="multicrop"),
+            real=0,
+            changes="images",
+            control=trained(models, sets, settings, 0, 0),
+            controlled=LONGER,
+        )
+    }

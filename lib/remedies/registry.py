@@ -7,7 +7,7 @@ whole one, `lib/remedies/long.py`, which trains the base classifiers on for twic
     from lib.remedies.registry import Remedy
 
     def remedy(models, sets, settings):
-        longer = trained(models, sets, settings | {"steps": 2 * settings["steps"]}, blocks=0, real=0)
+        longer = trained(models, sets, settings | {"max_train_steps": 2 * settings["max_train_steps"]}, blocks=0, real=0)
         return {"twice as long": Remedy(longer, real=0, changes="weights")}
 
 `models` holds the classifiers of every arm, one recipe a seed, `sets` the image sets with `real` for the real images that a
@@ -29,7 +29,13 @@ import pandas as pd
 from lib.core.store import ArtifactSpec, Store
 from lib.measure import accuracy
 
-SHARED = ("batch", "smoothing", "balance", "flip", "device")  # of the base's training, which every other keeps
+SHARED = (
+    "batch",
+    "smoothing",
+    "balance",
+    "flip",
+    "device",
+)  # of the base's training, which every other keeps
 Models = Mapping[str, list[ArtifactSpec]]
 
 
@@ -44,12 +50,18 @@ class Remedy:
     classifiers: list[ArtifactSpec]
     real: int  # real images that had a part in it
     changes: Literal["images", "weights"]  # another training set or manner, or the trained network
-    control: list[ArtifactSpec] = field(default_factory=list)  # the same without what is claimed to help, seed by seed
+    control: list[ArtifactSpec] = field(
+        default_factory=list
+    )  # the same without what is claimed to help, seed by seed
     controlled: str = "–"  # what the control is
-    k: int | None = None  # last blocks that learnt, 0: all, where it is a point of the curves of late layers
+    k: int | None = (
+        None  # last blocks that learnt, 0: all, where it is a point of the curves of late layers
+    )
     part: str = ""  # of the gap, which its gain (over its control, where it has one) measures
     candidate: bool = True  # whether it may be chosen on the validation split
-    yardstick: bool = False  # no repair, but what one must beat: never counted among those that help
+    yardstick: bool = (
+        False  # no repair, but what one must beat: never counted among those that help
+    )
 
 
 def context(section, study, base: ArtifactSpec) -> dict[str, Any]:
@@ -58,8 +70,12 @@ def context(section, study, base: ArtifactSpec) -> dict[str, Any]:
     return section.model_dump() | {"training": kept, "seed": study.seed}
 
 
-def planned(names: Iterable[str], models: Models, sets: Mapping[str, ArtifactSpec],
-            settings: Mapping[str, Any]) -> tuple[dict[str, Remedy], dict[str, str]]:
+def planned(
+    names: Iterable[str],
+    models: Models,
+    sets: Mapping[str, ArtifactSpec],
+    settings: Mapping[str, Any],
+) -> tuple[dict[str, Remedy], dict[str, str]]:
     """Every remedy of these names by what it says of itself, and why others cannot run."""
     found, missing = {}, {}
     for name in names:
@@ -75,29 +91,48 @@ def find(name: str):
     known = there()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        raise ValueError(f"no remedy {name!r}{f'; did you mean {close[0]!r}?' if close else ''}; there are {', '.join(known)}. "
-                         "Correct repair.remedies in params/")
+        raise ValueError(
+            f"no remedy {name!r}{f'; did you mean {close[0]!r}?' if close else ''}; there are {', '.join(known)}. "
+            "Correct repair.remedies in params/"
+        )
     return importlib.import_module(f"lib.remedies.{name}").remedy
 
 
 def there() -> list[str]:
     """Names of the remedies that exist: the files of this folder with a function `remedy`."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return [path.stem for path in files if "\ndef remedy(" in path.read_text(encoding="utf-8") and path != Path(__file__)]
+    return [
+        path.stem
+        for path in files
+        if "\ndef remedy(" in path.read_text(encoding="utf-8") and path != Path(__file__)
+    ]
 
 
-def gains(found: pd.DataFrame, remedies: Mapping[str, Remedy], base: str) -> dict[str, dict[str, dict]]:
+def gains(
+    found: pd.DataFrame, remedies: Mapping[str, Remedy], base: str
+) -> dict[str, dict[str, dict]]:
     """Of every remedy its `gain` over the base arm and, where there is one, over its `control`, paired by seed, with verdicts.
 
     `found` are test scores of arms named as the remedies, the base, and `control of <remedy>`.
     """
+
     def over(name: str, other: str, called: str) -> dict:
         difference = accuracy.paired(tested[name], tested[other])
         return difference | {"verdict": accuracy.verdict(difference, called)}
-    tested = {arm: rows.sort_values("seed")["accuracy"].to_numpy() for arm, rows in found.groupby("arm", sort=False)}
-    return {name: {"gain": over(name, base, base)} |
-            ({"control": over(name, f"control of {name}", one.controlled)} if f"control of {name}" in tested else {})
-            for name, one in remedies.items()}
+
+    tested = {
+        arm: rows.sort_values("seed")["accuracy"].to_numpy()
+        for arm, rows in found.groupby("arm", sort=False)
+    }
+    return {
+        name: {"gain": over(name, base, base)}
+        | (
+            {"control": over(name, f"control of {name}", one.controlled)}
+            if f"control of {name}" in tested
+            else {}
+        )
+        for name, one in remedies.items()
+    }
 
 
 def helped(gain: Mapping[str, Mapping[str, float]]) -> bool:
@@ -107,7 +142,14 @@ def helped(gain: Mapping[str, Mapping[str, float]]) -> bool:
 
 def without(gains: Mapping[str, Any], remedies: Mapping[str, Remedy], real: int) -> Any | None:
     """The gains of as many real images without a synthetic one, where that yardstick was tried."""
-    return next((gains[name] for name, one in remedies.items() if one.yardstick and one.real == real and name in gains), None)
+    return next(
+        (
+            gains[name]
+            for name, one in remedies.items()
+            if one.yardstick and one.real == real and name in gains
+        ),
+        None,
+    )
 
 
 def repairs(gains: Mapping[str, Any], remedies: Mapping[str, Remedy]) -> dict[str, Any]:

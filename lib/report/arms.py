@@ -21,9 +21,11 @@ COLUMNS = {"arm": "Trained on", "wording": "Words", "guidance": "Guidance",
            "auroc": "AUROC", "top5": "Top-5", "rival": "Real in as many steps", "gap": "Difference to {base}", "p": "p",
            "verdict": "Verdict",
            "ece": "Calibration error", "seen": "Recognised by {base}-trained", "change": "Change from equal steps"}
-EMPTY = {"by_epochs": "arms at equal epochs", "compare_recipes": "other recipes of augmentation", "shares": "few real images",
-         "counts": "more and fewer synthetic images", "helped": "few real images beside a whole synthetic set",
-         "mixes": "mixtures of one size", "wordings": "other words and other guidance as arms"}
+EMPTY = {
+    "equal_epoch_arms": "arms at equal epochs", "compare_augmentations": "other recipes of augmentation",
+    "real_fractions": "few real images", "synthetic_ratios": "more and fewer synthetic images",
+    "real_fractions_with_set": "few real images beside a whole synthetic set", "mix_fractions": "mixtures of one size",
+    "train_on_sweep": "other words and other guidance as arms"}
 
 
 def planned(report: pd.DataFrame) -> str:
@@ -107,7 +109,7 @@ def longer(frame: pd.DataFrame, left: Sequence[str]) -> str:
         said.append(f"With as many passes over its images as real gets ({row['steps']:,} steps, real has {base:,}), {row['arm']} "
                     f"changes by {words.points(change)}: {moved}; {rival}.")
     if left:
-        said.append(f"Of another size and not run at equal epochs: {', '.join(left)} (training.by_epochs).")
+        said.append(f"Of another size and not run at equal epochs: {', '.join(left)} (training.equal_epoch_arms).")
     return " ".join(said) or "Every arm has as many images as real, so equal steps are equal epochs."
 
 
@@ -148,7 +150,7 @@ def empty(settings, names: Sequence[str]) -> str:
 def traded(found: pd.DataFrame, sets: Mapping[str, ArtifactSpec]) -> str:
     """What one real image is worth: a frame of `curves.trades`; and how many of them the traded sets' own generators saw."""
     if found.empty:
-        return "No exchange rate: training.traded names no set."
+        return "No exchange rate: training.scaling_sets names no set."
     missing, there = found[found["real"].isna()], found[found["real"].notna()]
     said = [f"{'. '.join(map(_traded, part.to_dict('records')))}." for _, part in there.groupby("set", sort=False)]
     learnt = {name: learnt_from(sets[name]) for name in there["set"].unique()}

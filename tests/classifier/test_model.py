@@ -8,8 +8,16 @@ from lib.classifier import model
 from lib.classifier.model import Classifier, ModelError, build, normal
 
 
-@pytest.mark.parametrize("size, name, stem", [(16, "resnet18", 0), (64, "resnet18", 0), (128, "resnet18", 0), (32, "resnet50", 0),
-                                              (64, "resnet8", 4)])
+@pytest.mark.parametrize(
+    "size, name, stem",
+    [
+        (16, "resnet18", 0),
+        (64, "resnet18", 0),
+        (128, "resnet18", 0),
+        (32, "resnet50", 0),
+        (64, "resnet8", 4),
+    ],
+)
 def test_the_last_map_is_larger_than_one_pixel(size, name, stem):
     net, shapes = build(5, size, 8, name, stem), []
     net.layer4.register_forward_hook(lambda module, given, out: shapes.append(out.shape))
@@ -19,12 +27,16 @@ def test_the_last_map_is_larger_than_one_pixel(size, name, stem):
 
 def test_full_width_is_the_published_network():
     ours, published = Classifier(1000, 224, 64), resnet18()
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in published.state_dict().items()}
+    assert {k: v.shape for k, v in ours.state_dict().items()} == {
+        k: v.shape for k, v in published.state_dict().items()
+    }
 
 
 def test_resnet8_is_the_published_one_for_cifar():
     weights = {k: v.numel() for k, v in build(10, 32, 16, "resnet8").named_parameters()}
-    assert sum(weights.values()) == pytest.approx(0.078e6, rel=0.01)  # with convolutions in its two shortcuts
+    assert sum(weights.values()) == pytest.approx(
+        0.078e6, rel=0.01
+    )  # with convolutions in its two shortcuts
 
 
 @pytest.mark.parametrize("name, size", [("mobilenet_v3_small", 32), ("vit_b_16", 32)])
@@ -32,9 +44,15 @@ def test_any_classifier_of_torchvision_by_name(name, size):
     assert build(3, size, name=name).eval()(torch.zeros(1, 3, size, size)).shape == (1, 3)
 
 
-@pytest.mark.parametrize("name, size, match", [
-    ("resnet81", 64, "did you mean 'resnet8'"), ("zzz", 64, "there are resnet8, "), ("vit_b_16", 60, "images of 60 px"),
-    ("squeezenet1_1", 8, "choose larger")])
+@pytest.mark.parametrize(
+    "name, size, match",
+    [
+        ("resnet81", 64, "did you mean 'resnet8'"),
+        ("zzz", 64, "there are resnet8, "),
+        ("vit_b_16", 60, "images of 60 px"),
+        ("squeezenet1_1", 8, "choose larger"),
+    ],
+)
 def test_networks_that_cannot_be(name, size, match):
     with pytest.raises(ModelError, match=match):
         build(3, size, name=name)

@@ -37,7 +37,7 @@ def test_every_profile_loads(profile):
 def test_a_profile_overrides_only_what_it_names(params):
     ours, base = settings.load("mine", write(params, "training:\n  epochs: 3\n")), settings.load("world")
     assert ours.training.epochs == 3
-    assert ours.training.width == base.training.width
+    assert ours.training.base_width == base.training.base_width
 
 
 def test_unknown_key_names_the_nearest_and_the_file(params):
@@ -51,18 +51,18 @@ def test_unknown_section_names_the_nearest(params):
 
 
 @pytest.mark.parametrize("line, expected", [
-    ("rate: 1e-3", "write 1.0e-3"),
-    ("width: 3e1", "write 1.0e-3"),
+    ("lr: 1e-3", "write 1.0e-3"),
+    ("base_width: 3e1", "write 1.0e-3"),
     ("epochs: no", "put text in quotes"),
     ("epochs: -3", "greater than or equal to 1"),
     ("epochs: 2.5", "integer"),
-    ("smoothing: 1.5", "less than or equal to 1"),
-    ("rate: .nan", "finite number"),
+    ("label_smoothing: 1.5", "less than or equal to 1"),
+    ("lr: .nan", "finite number"),
     ("arms: real", "list"),
     ("arms: []", "at least 1"),
     ("arms: [real, real]", "each name once"),
     ("arms: [real++sd]", "match pattern"),
-    ("batch: 99999999999999999999", "less than or equal"),
+    ("batch_size: 99999999999999999999", "less than or equal"),
     ("epochs:", "integer"),
 ])
 def test_wrong_values_say_what_was_expected_and_where(params, line, expected):
@@ -106,10 +106,10 @@ def test_what_is_no_name_of_a_profile(params, name):
 
 def test_a_fault_in_the_defaults_names_the_defaults(params):
     tree = yaml.safe_load((params / "defaults.yaml").read_text())
-    del tree["training"]["width"]
+    del tree["training"]["base_width"]
     (params / "defaults.yaml").write_text(yaml.safe_dump(tree))
     message = fails(params, "training:\n  epochs: 3\n")
-    assert "'width' is missing" in message and "defaults.yaml" in message.splitlines()[-1]
+    assert "'base_width' is missing" in message and "defaults.yaml" in message.splitlines()[-1]
 
 
 def test_no_name_stands_in_two_sections_of_one_notebook():
@@ -131,3 +131,10 @@ def test_whatever_a_value_is_it_loads_or_explains(value):
             assert str(error).splitlines()[-1].startswith("here.yaml: ")
         else:
             assert getattr(getattr(loaded, section), key) == value
+
+
+@pytest.mark.parametrize("old, new", settings.RENAMED.items())
+def test_an_old_key_is_refused_with_its_new_name(params, old, new):
+    section, key = old.split(".")
+    assert f"{old} is now called {new}" in fails(params, f"{section}:\n  {key}: 1\n")
+    assert new.split(".")[1] in settings.Settings.model_fields[new.split(".")[0]].annotation.model_fields

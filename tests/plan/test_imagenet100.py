@@ -36,7 +36,7 @@ def study(tmp_path_factory):
              "data": {"path": str(folder / "data"), "resolution": 32, "train": 24, "test": 6, "shard": 12},
              "generation": {"model": str(folder / "model"), "facts": str(folder / "facts"), "images": 24, "steps": 6, "batch": 4,
                             "sweep": 0},
-             "training": {"width": 8, "epochs": 1, "batch": 12, "memory": 0}}
+             "training": {"base_width": 8, "epochs": 1, "batch_size": 12, "max_ram_mb": 1}}
     return profile.model_copy(update={name: getattr(profile, name).model_copy(update=own) for name, own in small.items()})
 
 

@@ -21,7 +21,15 @@ from lib.remedies import gap, late_layers, recalibrate, registry, split
 from tests.remedies import toys
 from tests.remedies.toys import blobs, dim
 
-SETTINGS = {"batch": 12, "steps": 5, "rate": 0.1, "smoothing": 0.0, "flip": False, "device": "cpu", "recipe": "standard"}
+SETTINGS = {
+    "batch": 12,
+    "steps": 5,
+    "rate": 0.1,
+    "smoothing": 0.0,
+    "flip": False,
+    "device": "cpu",
+    "recipe": "standard",
+}
 
 
 def small(seed=0):
@@ -34,11 +42,17 @@ def state(model):
 
 
 def changed(before, model):
-    return {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
+    return {
+        name.split(".")[0]
+        for name, value in model.state_dict().items()
+        if not torch.equal(before[name], value)
+    }
 
 
-@pytest.mark.parametrize(("last", "learn"), [(1, {"fc"}), (2, {"layer3", "fc"}),
-                                             (0, {"conv1", "bn1", "layer1", "layer2", "layer3", "fc"})])
+@pytest.mark.parametrize(
+    ("last", "learn"),
+    [(1, {"fc"}), (2, {"layer3", "fc"}), (0, {"conv1", "bn1", "layer1", "layer2", "layer3", "fc"})],
+)
 def test_only_the_last_blocks_change_and_with_them_only_their_batch_statistics(last, learn):
     model = small()
     before = state(model)
@@ -74,18 +88,32 @@ def test_a_filter_keeps_the_best_of_each_class_and_a_random_one_as_many(store):
     scores, labels = np.array([3.0, 1, 2, 9, 8, 7]), np.array([0, 0, 0, 1, 1, 1])
     assert filters.best(scores, labels, 0.67).tolist() == [0, 2, 3, 4]
     whole = toys.synthetic({"count": 60})
-    chosen = [images.load(store.make(filters.kept({"keep": 0.5, "by": "random"}, seed, images=whole))) for seed in (1, 2)]
+    chosen = [
+        images.load(store.make(filters.kept({"keep": 0.5, "by": "random"}, seed, images=whole)))
+        for seed in (1, 2)
+    ]
     assert [part.counts().tolist() for part in chosen] == [[10, 10, 10]] * 2
     assert set(chosen[0].seeds) != set(chosen[1].seeds)
 
 
 def test_agreement_and_density_throw_out_the_planted_faults():
     real, mixed = dim(blobs(60)), blobs(60, seed=5)
-    judge, _ = fit.fit(blobs(120), fit.DEFAULTS | SETTINGS | {"architecture": "resnet8", "width": 8, "stem": 2, "steps": 60,
-                                                              "arm": "real"}, 1)
+    judge, _ = fit.fit(
+        blobs(120),
+        fit.DEFAULTS
+        | SETTINGS
+        | {"architecture": "resnet8", "width": 8, "stem": 2, "steps": 60, "arm": "real"},
+        1,
+    )
     wrong = np.arange(60) < 15
-    planted = images.ImageSet(mixed.images, np.where(wrong, (mixed.labels + 1) % 3, mixed.labels), mixed.classes, mixed.seeds,
-                              mixed.sources, mixed.prompts)
+    planted = images.ImageSet(
+        mixed.images,
+        np.where(wrong, (mixed.labels + 1) % 3, mixed.labels),
+        mixed.classes,
+        mixed.seeds,
+        mixed.sources,
+        mixed.prompts,
+    )
     assert roc_auc_score(~wrong, filters.agreement(planted, judge, real, 0)) > 0.95
     assert roc_auc_score(~wrong, filters.density(planted, judge, blobs(60), 0)) > 0.95
 
@@ -95,46 +123,88 @@ def test_geometry_and_focus_score_every_image():
     noise = rng.integers(0, 255, (24, 32, 32, 3), np.uint8)
     striped = noise // 8
     striped[:, ::8] = 255
-    part = lambda pixels: images.ImageSet(pixels, np.arange(24) % 3, ("a", "b", "c"), np.arange(24), ("",) * 24, ("",) * 24)  # noqa: E731
+    part = lambda pixels: images.ImageSet(
+        pixels, np.arange(24) % 3, ("a", "b", "c"), np.arange(24), ("",) * 24, ("",) * 24
+    )  # noqa: E731
     half = part(np.concatenate([noise[:12], striped[12:]]))
     judge = build(3, 32, width=8, name="resnet8")
     told = filters.lines(half, judge, part(striped), 0)
-    assert roc_auc_score(np.arange(24) >= 12, told) > 0.9  # real images are striped here, and so is the later half
+    assert (
+        roc_auc_score(np.arange(24) >= 12, told) > 0.9
+    )  # real images are striped here, and so is the later half
     assert filters.focus(half, judge, half, 0).shape == (24,)
 
 
 def test_a_remedy_is_paired_with_its_base_and_its_control():
-    rows = [{"arm": arm, "seed": seed, "set": "test", "accuracy": value + seed / 10 + wiggle * (seed == 1)}
-            for arm, value, wiggle in (("sd", 0.4, 0), ("r", 0.6, 0.003), ("control of r", 0.7, 0)) for seed in (2, 0, 1)]
-    gains = registry.gains(pd.DataFrame(rows), {"r": registry.Remedy([], 5, "weights", controlled="more steps")}, "sd")["r"]
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "set": "test",
+            "accuracy": value + seed / 10 + wiggle * (seed == 1),
+        }
+        for arm, value, wiggle in (("sd", 0.4, 0), ("r", 0.6, 0.003), ("control of r", 0.7, 0))
+        for seed in (2, 0, 1)
+    ]
+    gains = registry.gains(
+        pd.DataFrame(rows), {"r": registry.Remedy([], 5, "weights", controlled="more steps")}, "sd"
+    )["r"]
     assert gains["gain"]["mean"] == pytest.approx(0.201) and 0.19 < gains["gain"]["low"] < 0.2
-    assert gains["gain"]["verdict"] == "better than sd" and gains["control"]["verdict"] == "worse than more steps"
+    assert (
+        gains["gain"]["verdict"] == "better than sd"
+        and gains["control"]["verdict"] == "worse than more steps"
+    )
     assert registry.helped({"gain": gains["gain"]}) and not registry.helped(gains)
 
 
-def test_real_images_alone_are_those_that_a_remedy_draws_in_as_many_steps_from_the_same_first_weights(store):
+def test_real_images_alone_are_those_that_a_remedy_draws_in_as_many_steps_from_the_same_first_weights(
+    store,
+):
     made = toys.world()
     real, _ = split.parts(made.train, 0.2, 0)
     whole = images.load(store.make(real))
-    (name, one), = registry.find("alone")(made.models, made.sets | {"real": real}, made.settings).items()
+    ((name, one),) = registry.find("alone")(
+        made.models, made.sets | {"real": real}, made.settings
+    ).items()
     assert name == "no synthetic image, 24 real" and one.yardstick and not one.candidate
-    last = registry.find("late_layers")(made.models, made.sets | {"real": real}, made.settings | {"blocks": [0]})
-    assert [recipe.key for recipe in one.control] == [recipe.key for recipe in last["all layers, 24 real"].classifiers]
+    last = registry.find("late_layers")(
+        made.models, made.sets | {"real": real}, made.settings | {"unfreeze_last": [0]}
+    )
+    assert [recipe.key for recipe in one.control] == [
+        recipe.key for recipe in last["all layers, 24 real"].classifiers
+    ]
     for base, recipe in zip(made.models["sd"], one.classifiers, strict=True):
-        assert recipe.seed == base.seed and recipe.settings["steps"] == base.settings["steps"] + made.settings["steps"]
-        drawn = arms.assemble(recipe.settings["arm"], {"real": whole}, recipe.seed, recipe.settings["base"])
+        assert (
+            recipe.seed == base.seed
+            and recipe.settings["steps"]
+            == base.settings["steps"] + made.settings["max_train_steps"]
+        )
+        drawn = arms.assemble(
+            recipe.settings["arm"], {"real": whole}, recipe.seed, recipe.settings["base"]
+        )
         assert drawn.seeds.tolist() == split.some(whole, 24, base.seed).seeds.tolist()
     assert store.make(one.classifiers[0]).files
     with pytest.raises(registry.RepairError, match="49 real images wanted, 48 are there"):
-        registry.find("alone")(made.models, made.sets | {"real": real}, made.settings | {"curve": [49]})
+        registry.find("alone")(
+            made.models, made.sets | {"real": real}, made.settings | {"num_real_curve": [49]}
+        )
 
 
 def test_all_runs_from_the_recipe_and_real_images_repair_what_synthetic_ones_missed(store):
     made = toys.world()
     real, _ = split.parts(made.train, 0.2, 0)
-    sets, wanted = made.sets | {"real": real}, made.settings | {"blocks": [0], "curve": []}
-    found, missing = registry.planned(["recalibrate", "late_layers", "source"], made.models, sets, wanted)
-    assert set(found) == {"first batch norm, 24 unlabelled", "all batch norms, 24 unlabelled", "all layers, 24 real"}
+    sets, wanted = (
+        made.sets | {"real": real},
+        made.settings | {"unfreeze_last": [0], "num_real_curve": []},
+    )
+    found, missing = registry.planned(
+        ["recalibrate", "late_layers", "source"], made.models, sets, wanted
+    )
+    assert set(found) == {
+        "first batch norm, 24 unlabelled",
+        "all batch norms, 24 unlabelled",
+        "all layers, 24 real",
+    }
     assert "no other synthetic set than sd" in missing["source"]
     arms = {"sd": made.models["sd"]} | {name: one.classifiers for name, one in found.items()}
     scores = accuracy.scores(store, arms, {"test": made.test}, "cpu")
@@ -142,7 +212,9 @@ def test_all_runs_from_the_recipe_and_real_images_repair_what_synthetic_ones_mis
     assert gains["all layers, 24 real"]["gain"]["mean"] > 0.1
     one = found["all layers, 24 real"]
     spent = [store.make(c).manifest["made"]["seconds"] for c in one.classifiers]
-    assert registry.seconds(store, one, [*made.models["sd"], *sets.values()]) == pytest.approx(np.mean(spent))
+    assert registry.seconds(store, one, [*made.models["sd"], *sets.values()]) == pytest.approx(
+        np.mean(spent)
+    )
     assert registry.seconds(store, one, one.classifiers) == 0
     probes = gap.probes(made.models["sd"], real, made.test, toys.STUDY)
     rows = gap.by_layer(store, probes, probes, {"mean": 0.3})
@@ -151,16 +223,35 @@ def test_all_runs_from_the_recipe_and_real_images_repair_what_synthetic_ones_mis
 
 
 def test_the_gap_by_class_and_by_remedy():
-    found = pd.DataFrame([{"arm": arm, "seed": k, "per_class": np.array(shares) + k / 100}
-                          for arm, shares in (("sd", [0.5, 0.2]), ("real", [0.6, 0.9])) for k in range(3)])
-    found.loc[5, "per_class"][:] = 0.62, 0.93  # else all differences are one number, which has no spread to measure
+    found = pd.DataFrame(
+        [
+            {"arm": arm, "seed": k, "per_class": np.array(shares) + k / 100}
+            for arm, shares in (("sd", [0.5, 0.2]), ("real", [0.6, 0.9]))
+            for k in range(3)
+        ]
+    )
+    found.loc[5, "per_class"][:] = (
+        0.62,
+        0.93,
+    )  # else all differences are one number, which has no spread to measure
     rows = gap.by_class(found, "sd", "real", ["a", "b"])
-    assert [(row["part"], round(row["points"]["mean"], 2)) for row in rows] == [("b", 0.7), ("a", 0.1)]
+    assert [(row["part"], round(row["points"]["mean"], 2)) for row in rows] == [
+        ("b", 0.7),
+        ("a", 0.1),
+    ]
     control, gain = {"mean": 0.1}, {"mean": 0.2}
-    known = {"f": registry.Remedy([], 0, "images", control=[1], part="geometry"),
-             "n": registry.Remedy([], 0, "weights", part="pixels"), "x": registry.Remedy([], 0, "weights")}
-    rows = gap.by_remedy({"f": {"gain": gain, "control": control}, "n": {"gain": gain}, "x": {"gain": gain}}, known)
-    assert [(row["panel"], row["part"], row["points"]) for row in rows] == [("cue", "pixels", gain), ("cue", "geometry", control)]
+    known = {
+        "f": registry.Remedy([], 0, "images", control=[1], part="geometry"),
+        "n": registry.Remedy([], 0, "weights", part="pixels"),
+        "x": registry.Remedy([], 0, "weights"),
+    }
+    rows = gap.by_remedy(
+        {"f": {"gain": gain, "control": control}, "n": {"gain": gain}, "x": {"gain": gain}}, known
+    )
+    assert [(row["panel"], row["part"], row["points"]) for row in rows] == [
+        ("cue", "pixels", gain),
+        ("cue", "geometry", control),
+    ]
 
 
 def test_remedies_are_found_by_name_and_every_one_of_the_params_is_there():
@@ -173,11 +264,13 @@ def test_remedies_are_found_by_name_and_every_one_of_the_params_is_there():
 
 def test_the_remedy_that_the_readme_shows_works(store):
     """It returns a row whose classifiers can be made from the base alone."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
+    )
     (text,) = [block for block in blocks if "def remedy(" in block]
     rooms, toy = {}, toys.world()
     exec(text, rooms)
     row = rooms["remedy"](toy.models, toy.sets, toy.settings)["twice as long"]
     assert row.real == 0 and len(row.classifiers) == len(toy.models["sd"])
-    assert row.classifiers[0].settings["steps"] == 2 * toy.settings["steps"]
+    assert row.classifiers[0].settings["steps"] == 2 * toy.settings["max_train_steps"]
     assert "real" not in row.classifiers[0].inputs and store.make(row.classifiers[0]).files

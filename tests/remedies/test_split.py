@@ -18,7 +18,10 @@ def test_the_parts_share_nothing_and_are_balanced(store):
     made = toys.world()
     fit, validation = (opened(store, one) for one in split.parts(made.train, 0.2, 0))
     whole = opened(store, made.train)
-    assert len(fit) + len(validation) == len(whole) and len(checks.overlap(fit.images, validation.images)) == 0
+    assert (
+        len(fit) + len(validation) == len(whole)
+        and len(checks.overlap(fit.images, validation.images)) == 0
+    )
     assert validation.counts().tolist() == [4, 4, 4]
 
 
@@ -44,7 +47,9 @@ def everything(made):
     """Every remedy that is there, on the part of the real images that remedies get."""
     fit, validation = split.parts(made.train, 0.2, 0)
     models = made.models | {"judge": made.models["real"]}
-    found, missing = registry.planned(registry.there(), models, made.sets | {"real": fit}, made.settings)
+    found, missing = registry.planned(
+        registry.there(), models, made.sets | {"real": fit}, made.settings
+    )
     return found, missing, models, fit, validation
 
 
@@ -55,8 +60,14 @@ def test_no_remedy_has_a_test_image_upstream_and_no_candidate_a_validation_image
     assert len(found) > 8 and any("train" in upstream(one) for one in recipes)
     assert not any("test" in upstream(one) for one in recipes)
     assert not any(validation.key == node.key for one in recipes for node in registry.nodes(one))
-    filters = [name for name, one in found.items() if name.startswith("filter")]  # their judge here saw all training images
-    seen = {name for name, one in found.items() if one.candidate and not all(split.clean(c, validation) for c in one.classifiers)}
+    filters = [
+        name for name, one in found.items() if name.startswith("filter")
+    ]  # their judge here saw all training images
+    seen = {
+        name
+        for name, one in found.items()
+        if one.candidate and not all(split.clean(c, validation) for c in one.classifiers)
+    }
     assert seen == set(filters)
 
 
@@ -79,7 +90,11 @@ def test_a_base_whose_generator_saw_validation_images_is_repaired_and_it_is_said
     direct, indirect = (ArtifactSpec("classifier", {}, {"set": one}) for one in (made.train, drawn))
     assert not split.clean(indirect, validation) and split.clean(indirect, validation, through=True)
     assert not split.clean(direct, validation, through=True)
-    wanted = made.settings | {"remedies": ["late_layers"], "blocks": [1], "curve": []}
+    wanted = made.settings | {
+        "remedies": ["late_layers"],
+        "unfreeze_last": [1],
+        "num_real_curve": [],
+    }
     for base, seen in (("sd", False), ("real", True)):
         own = wanted | {"base": base}
         found, _ = registry.planned(own["remedies"], made.models, made.sets | {"real": fit}, own)
@@ -87,19 +102,34 @@ def test_a_base_whose_generator_saw_validation_images_is_repaired_and_it_is_said
             with pytest.raises(registry.RepairError, match="learnt from validation images"):
                 combine.combination(store, found, made.models, made.sets, own, validation)
         else:
-            assert not combine.combination(store, found, made.models, made.sets, own, validation).through
+            assert not combine.combination(
+                store, found, made.models, made.sets, own, validation
+            ).through
 
 
 def test_the_combination_is_the_best_on_validation_and_stacks_what_was_chosen(store):
     made = toys.world()
     fit, validation = split.parts(made.train, 0.2, 0)
     sets = made.sets | {"real": fit}
-    wanted = made.settings | {"remedies": ["late_layers", "multicrop"], "blocks": [0], "curve": []}
+    wanted = made.settings | {
+        "remedies": ["late_layers", "multicrop"],
+        "unfreeze_last": [0],
+        "num_real_curve": [],
+    }
     found, _ = registry.planned(wanted["remedies"], made.models, sets, wanted)
     choice = combine.combination(store, found, made.models, sets, wanted, validation)
     assert {"sd", "multi-crop augmentation", "all layers, 24 real"} <= set(choice.shares)
-    assert choice.shares[choice.name]["mean"] == max(share["mean"] for share in choice.shares.values())
-    (both,) = combine.stacked(found, "multi-crop augmentation", "all layers, 24 real", made.models, sets, wanted).values()
+    assert choice.shares[choice.name]["mean"] == max(
+        share["mean"] for share in choice.shares.values()
+    )
+    (both,) = combine.stacked(
+        found, "multi-crop augmentation", "all layers, 24 real", made.models, sets, wanted
+    ).values()
     starts = [one.inputs["classifier"].key for one in both.classifiers]
     assert starts == [one.key for one in found["multi-crop augmentation"].classifiers]
-    assert np.all([made.test.key not in {node.key for node in registry.nodes(one)} for one in choice.remedy.classifiers])
+    assert np.all(
+        [
+            made.test.key not in {node.key for node in registry.nodes(one)}
+            for one in choice.remedy.classifiers
+        ]
+    )

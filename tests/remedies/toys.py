@@ -31,16 +31,33 @@ def synthetic(store, recipe):
 
 def dim(whole):
     """The same classes, darker."""
-    return ImageSet((whole.images // 3).astype(np.uint8), whole.labels, whole.classes, whole.seeds, whole.sources, whole.prompts)
+    return ImageSet(
+        (whole.images // 3).astype(np.uint8),
+        whole.labels,
+        whole.classes,
+        whole.seeds,
+        whole.sources,
+        whole.prompts,
+    )
 
 
 def world(steps=12):
     """`models`, `sets`, `train`, `test` and the settings of section repair; nothing is made."""
     train, test = real({"split": "train", "count": 60}, 1), real({"split": "test", "count": 60}, 2)
     sd = synthetic({"count": 60})
-    training = SimpleNamespace(arms=["sd", "real"], architecture="resnet8", stem=2, width=8, batch=12, rate=0.2, smoothing=0.0)
+    training = SimpleNamespace(
+        arms=["sd", "real"],
+        architecture="resnet8",
+        stem_stride=2,
+        base_width=8,
+        batch_size=12,
+        lr=0.2,
+        label_smoothing=0.0,
+    )
     sets = {"real": train, "sd": sd}
     models = fit.recipes(training, STUDY, steps, False, sets, {"real": 60, "sd": 60})
-    section = settings.load("smoke").repair.model_copy(update={"images": 24, "curve": [12], "steps": 6, "rate": 0.1})
+    section = settings.load("smoke").repair.model_copy(
+        update={"num_real": 24, "num_real_curve": [12], "max_train_steps": 6, "lr": 0.1}
+    )
     wanted = registry.context(section, STUDY, models["sd"][0]) | {"train": 60, "fit": 48}
     return SimpleNamespace(models=models, sets=sets, train=train, test=test, settings=wanted)

@@ -63,7 +63,7 @@ def test_budgets_count_steps_and_say_what_they_change():
     unsure = arms.budgets(table, {"real+sd": gap(0)}, {}, {"real+sd, equal epochs": gap(0.05, 0.1)}, SIZES, 70)
     assert "no difference that could be told; it is then not told apart from real" in arms.longer(unsure, [])
     assert arms.longer(unsure, []).endswith("which was not trained in as many steps.")
-    left = "Of another size and not run at equal epochs: real+sd (training.by_epochs)."
+    left = "Of another size and not run at equal epochs: real+sd (training.equal_epoch_arms)."
     assert arms.longer(frame[:1], ["real+sd"]) == left
     assert arms.longer(frame[:1], []).startswith("Every arm has as many images as real")
 
@@ -80,9 +80,10 @@ def test_the_rival_of_an_arm_at_equal_epochs_is_real_in_as_many_steps():
 
 
 def test_what_is_left_out_names_its_key():
-    settings = SimpleNamespace(mixes=[], helped=[0.1])
-    assert arms.empty(settings, ["mixes", "helped"]).endswith("is empty: mixtures of one size (training.mixes).")
-    assert arms.empty(settings, ["helped"]) == ""
+    settings = SimpleNamespace(mix_fractions=[], real_fractions_with_set=[0.1])
+    assert arms.empty(settings, ["mix_fractions", "real_fractions_with_set"]).endswith(
+        "is empty: mixtures of one size (training.mix_fractions).")
+    assert arms.empty(settings, ["real_fractions_with_set"]) == ""
 
 
 def test_words_and_guidance_become_arms():
