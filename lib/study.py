@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,7 +20,7 @@ from lib.classifier import train as classifier
 from lib.core import compute, executor, fetch, progress
 from lib.core import config as settings
 from lib.core.config import Settings
-from lib.core.notebook import Chapter
+from lib.core.notebook import Chapter, announce
 from lib.core.paths import PARAMS, ROOT
 from lib.core.store import ArtifactSpec
 from lib.data import cifake, imageset, sources
@@ -46,14 +45,10 @@ class Study(Chapter):
     @classmethod
     def open(cls, chapter: str, variables: Mapping) -> Study:
         """The study of a notebook's parameter cell: the profile, overridden by what is not None there."""
-        profile = variables["profile"]
-        config = _override(settings.load(profile), chapter, variables)
-        study = cls(config, profile, chapter)
+        resolved = settings.resolve(chapter, variables)
+        study = cls(resolved.config, resolved.profile, chapter)
         figures.begin(study.out if settings.RUN in os.environ else study.out / "scratch", chapter)
-        if settings.RUN not in os.environ:
-            print(
-                f"run by hand: results and figures go to reports/{profile}/scratch", file=sys.stderr
-            )
+        announce(resolved)
         return study
 
     # what a notebook does with it
@@ -532,22 +527,6 @@ class Study(Chapter):
 def plan(config: Settings, profile: str = "") -> Study:
     """A study that may look ahead: missing downloads are counted by the numbers in the profile."""
     return Study(config, profile, planning=True)
-
-
-def _override(config: Settings, chapter: str, variables: Mapping) -> Settings:
-    """The profile's settings with those of the parameter cell that are not None."""
-    section = settings.section_of(chapter)
-    names = {"study": config.study, section: getattr(config, section, None)}
-    changes = {}
-    for name, model in names.items():
-        if model is not None:
-            own = {
-                key: variables[key]
-                for key in type(model).model_fields
-                if variables.get(key) is not None
-            }
-            changes[name] = type(model).model_validate(model.model_dump() | own)
-    return config.model_copy(update=changes)
 
 
 def closure(specs: Iterable[ArtifactSpec]) -> list[ArtifactSpec]:

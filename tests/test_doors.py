@@ -111,7 +111,7 @@ def test_a_planted_tag_runs_nothing_and_a_bomb_does_not_go_off(tmp_path):
     (tmp_path / "mine.yaml").write_text(bomb)
     (tmp_path / "defaults.yaml").write_text("")
     with pytest.raises(study.SettingsError) as caught:
-        study.load("mine", tmp_path)
+        study.load("mine", params=tmp_path)
     assert len(str(caught.value)) < 5000
 
 

@@ -46,7 +46,7 @@ def test_papermill_by_hand_leaves_the_study_alone(house, tmp_path):
     out = tmp_path / "out.ipynb"
     words = [str(out) if word.startswith("/tmp/") else word for word in words[1:]]
     words = [str(house / word) if word.startswith("notebooks/") else word for word in words]
-    done = subprocess.run([sys.executable, "-m", "papermill", *words, "-p", "width", "8"], cwd=tmp_path, text=True,
+    done = subprocess.run([sys.executable, "-m", "papermill", *words], cwd=tmp_path, text=True,
                           capture_output=True, env={**os.environ, "PYTHONPATH": str(house)})  # from any folder
     assert done.returncode == 0, done.stderr
     assert (house / "reports/smoke/results/04_training.json").read_text() == before
@@ -79,7 +79,7 @@ def _until(lines, mark):
 def test_the_worked_profile_is_one(tmp_path):
     (tmp_path / "defaults.yaml").write_text((settings.PARAMS / "defaults.yaml").read_text())
     (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", TEXT, re.S)[1])
-    assert settings.load("mine", tmp_path).data.source == "folder"
+    assert settings.load("mine", params=tmp_path).data.source == "folder"
     assert set(yaml.safe_load((tmp_path / "mine.yaml").read_text())) == {"data"}
 
 

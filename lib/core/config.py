@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import reprlib
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
-from lib.core.paths import PARAMS
+from lib.core.paths import NOTEBOOKS, PARAMS
 
 RUN = "STUDY_RUN"  # environment of a kernel that Make started: its results are the study's
 
 SHORT = reprlib.Repr()  # a few lines of YAML can stand for more text than there is memory
-SHORT.maxstring = SHORT.maxother = 300
+SHORT.maxstring, SHORT.maxother, SHORT.maxlevel = 300, 300, 2
+MOST_FAULTS = 20  # listed in one error
 # What PyYAML raises, among others over the 31st of February, 5,000 digits, `!!bool maybe`, `!!timestamp x`, what is not UTF-8.
 UNREADABLE = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Text = Annotated[str, Field(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]  # not blank, and fit for a path
 TERM = r"(\d+(\.\d+)?\*)?[a-z][\w-]*(@\d+(\.\d+)?x)?"  # 0.1*real, sd@4x
@@ -86,14 +94,16 @@ class Section(BaseModel):
 class Study(Section):
     """What every notebook shares."""
 
-    title: Text
-    small: bool  # stamps the report as a small run
-    seed: Annotated[int, Field(ge=0)]  # the seed from which all others are drawn
-    seeds: Annotated[int, Field(ge=3)]  # classifiers an arm: fewer than 3 give no interval worth printing
-    device: Literal["auto", "cpu", "cuda", "mps"]
-    engine: Annotated[str, AfterValidator(_engine)]  # what runs the tasks: local, dask, tcp://host:port
-    workers: Annotated[int, Field(ge=0, le=256)]  # processes side by side; 0: one a core, or one a GPU
-    store: Text  # root of the artifacts; relative paths start at the checkout
+    title: Text = Field(description="of the report")
+    small: bool = Field(description="marks the report as a small run, whose numbers are uncertain")
+    seed: int = Field(ge=0, description="the seed that all other seeds derive from")
+    seeds: int = Field(ge=3, description="classifiers per training set; intervals need three")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
+    engine: Annotated[str, AfterValidator(_engine)] = Field(
+        description="what runs the tasks: local, dask, or tcp://host:port of a Dask scheduler")
+    workers: int = Field(ge=0, le=256, description=(
+        "processes side by side; 0: one per core, or one per GPU"))
+    store: Text = Field(description="root folder of the artifacts; may be a shared file system")
 
 
 class Data(Section):
@@ -316,41 +326,65 @@ class Settings(Section):
     repair: Repair
     representation: Representation
 
-    def parameters(self, notebook: str) -> dict[str, Any]:
-        """The flat parameters of one notebook, e.g. `01_data`: the study's and those of its own section."""
-        section = getattr(self, section_of(notebook), None)
-        return {**self.study.model_dump(), **(section.model_dump() if section else {})}
+    def parameters(self, chapter: str) -> dict[str, Any]:
+        """The flat parameters of one chapter, e.g. `01_data`: the study's and its own section's."""
+        names = sections_of(chapter)
+        return {key: value for name in names for key, value in getattr(self, name)}
 
 
-def section_of(notebook: str) -> str:
+@dataclass(frozen=True)
+class Resolved:
+    """A profile with what a parameter cell changes in it."""
+
+    profile: str
+    config: Settings
+    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)  # key -> (profile, used)
+
+    def __str__(self) -> str:
+        """One line for JupyterLab and the page; empty where nothing differs."""
+        texts = [f"{key} = {json.dumps(used)} (profile: {json.dumps(own)})"
+                 for key, (own, used) in self.changes.items()]
+        return f"differs from profile {self.profile}: {'; '.join(texts)}" if texts else ""
+
+
+def section_of(chapter: str) -> str:
     """`04_training` reads section `training`."""
-    return notebook.split("_", 1)[1]
+    return chapter.split("_", 1)[1]
 
 
-def load(profile: str, params: Path = PARAMS) -> Settings:
-    """The settings of a profile: `params/defaults.yaml` overlaid with `params/<profile>.yaml`."""
+def sections_of(chapter: str) -> list[str]:
+    """The sections whose parameters a chapter's notebook lists."""
+    own = section_of(chapter)
+    return ["study", own] if own in Settings.model_fields else ["study"]
+
+
+def load(profile: str, overrides: Mapping[str, Mapping] | None = None, params: Path = PARAMS,
+         where: str = "overrides") -> Settings:
+    """`params/defaults.yaml` under `params/<profile>.yaml` under overrides by section."""
     default, own = params / "defaults.yaml", params / f"{profile}.yaml"
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", profile) or profile == "defaults" or not own.is_file():
         raise SettingsError(f"no profile named {profile!r}{_nearest(profile, profiles(params))}.\n{own}")
-    base, over = _read(default), _read(own)
-    known = Settings.model_fields
-    for name in over:
-        if name not in known:
-            raise SettingsError(f"unknown section {name!r}{_nearest(name, known)}.\n{own}: {name}")
-        if not isinstance(over[name], dict):
-            raise SettingsError(f"section {name!r} must hold `key: value` lines, got {SHORT.repr(over[name])}.\n{own}: {name}")
-    merged = {name: {**base.get(name, {}), **over.get(name, {})} for name in {**base, **over}}
-    return _validate(Settings, merged, lambda keys: own if _holds(over, keys) else default)
+    layers = {default: _read(default), own: _sections(_read(own), own), where: overrides or {}}
+    names = [*Settings.model_fields, *layers[default]]
+    merged = {name: {key: value for layer in layers.values() for key, value in layer.get(name, {}).items()}
+              for name in dict.fromkeys(names) if any(name in layer for layer in layers.values())}
+
+    def origin(keys: tuple) -> Any:
+        return next((file for file in reversed(layers) if _holds(layers[file], keys)), default)
+
+    return _validate(Settings, merged, origin)
 
 
-def section(notebook: str, values: dict[str, Any]) -> tuple[Study, Section | None]:
-    """The sections of one notebook from its flat variables, checked as strictly as a profile."""
-    known = Settings.model_fields.get(section_of(notebook))
-    model = known.annotation if known else None
-    cell = f"{notebook}.ipynb, cell tagged `parameters`"
-    parts = [_validate(m, {k: values[k] for k in m.model_fields if k in values}, lambda _: cell)
-             for m in (Study, model) if m]
-    return parts[0], parts[1] if model else None
+def resolve(chapter: str, variables: Mapping[str, Any], params: Path = PARAMS) -> Resolved:
+    """A notebook's variables over its profile: every parameter that is not None replaces the profile's."""
+    profile = variables["profile"]
+    overrides = {name: {key: variables[key] for key in Settings.model_fields[name].annotation.model_fields
+                        if variables.get(key) is not None} for name in sections_of(chapter)}
+    base = load(profile, params=params)
+    config = load(profile, overrides, params, f"notebooks/{chapter}.ipynb, cell tagged `parameters`")
+    changes = {f"{name}.{key}": (own, used) for name in overrides for key, own in getattr(base, name)
+               if (used := getattr(getattr(config, name), key)) != own}
+    return Resolved(profile, config, changes)
 
 
 def profiles(params: Path = PARAMS) -> list[str]:
@@ -358,15 +392,39 @@ def profiles(params: Path = PARAMS) -> list[str]:
     return sorted(p.stem for p in params.glob("*.yaml") if p.stem != "defaults" and p.is_file())
 
 
+def _sections(tree: dict[str, Any], file: Path) -> dict[str, dict]:
+    """A profile's sections, each a mapping and each known."""
+    for name, section in tree.items():
+        if name not in Settings.model_fields:
+            raise SettingsError(f"unknown section {name!r}{_nearest(name, Settings.model_fields)}.\n{file}: {name}")
+        if not isinstance(section, dict):
+            raise SettingsError(f"section {name!r} must hold `key: value` lines, got {SHORT.repr(section)}."
+                                f"\n{file}: {name}")
+    return tree
+
+
 class _Loader(yaml.SafeLoader):
     """Plain YAML that refuses a key written twice."""
 
     def construct_mapping(self, node, deep=False):
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, "merge keys (<<) are not supported, write the keys out", node.start_mark)
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node):
+        """YAML 1.1 reads 0200 as 128 and 3:20 as 200; nobody who writes a setting means that."""
+        if re.fullmatch(r"[+-]?0[0-9_]+|.*:.*", node.value):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is not a decimal number; put text in quotes", node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -387,7 +445,10 @@ def _validate(model: type[Section], tree: dict[str, Any], where) -> Any:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        faults = [_explain(model, fault, where(fault["loc"])) for fault in error.errors()]
+        listed = error.errors()[:MOST_FAULTS]
+        more = error.error_count() - len(listed)
+        faults = [f"… and {more} more faults"] * bool(more) + [
+            _explain(model, fault, where(fault["loc"])) for fault in listed]
         raise SettingsError("\n".join(faults)) from error
 
 
@@ -436,3 +497,45 @@ def _holds(tree: dict[str, Any], keys: tuple) -> bool:
             return False
         tree = tree[key]
     return True
+
+
+# the parameter cells of the notebooks
+
+
+def cell(chapter: str) -> str:
+    """The text of a notebook's parameter cell: every parameter with its description, None as in the profile."""
+    lines = ['profile = "world"  # which params/<profile>.yaml; below, None: as in the profile']
+    for section in reversed(sections_of(chapter)):
+        lines.append(f"\n# {section}")
+        for key, info in Settings.model_fields[section].annotation.model_fields.items():
+            lines += _lines(key, info)
+    return "\n".join(lines)
+
+
+def _lines(key: str, info: FieldInfo) -> list[str]:
+    """`epochs = None  # passes over real`; a long description stands above."""
+    text = info.description or ""
+    line = f"{key} = None  # {text}".rstrip(" #")
+    return [line] if len(line) <= 100 else [*textwrap.wrap(text, 100, initial_indent="# ", subsequent_indent="# "),
+                                            f"{key} = None"]
+
+
+def write_cells(folder: Path = NOTEBOOKS, write: bool = True) -> list[str]:
+    """Generate the parameter cell of every notebook; the names of those that were not up to date."""
+    outdated = []
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        (tagged,) = (c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+        source = cell(path.stem).splitlines(keepends=True)
+        if tagged["source"] != source:
+            outdated.append(path.stem)
+            tagged["source"] = source
+            if write:
+                path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return outdated
+
+
+if __name__ == "__main__":  # python -m lib.core.config cells
+    if sys.argv[1:] != ["cells"]:
+        sys.exit("python -m lib.core.config cells: generates the parameter cells of all notebooks")
+    print("\n".join(f"notebooks/{name}.ipynb" for name in write_cells()) or "all parameter cells are up to date")

@@ -108,10 +108,19 @@ class Notebook:
 
 
 def begin(name: str, variables: dict[str, Any]) -> Notebook:
-    """Check the parameters of a notebook (pass `globals()`) and open what it works with."""
-    study, section = settings.section(name, variables)
-    notebook = Notebook(name, variables["profile"], study, section)
+    """Resolve the parameters of a notebook (pass `globals()`) and open what it works with."""
+    resolved = settings.resolve(name, variables)
+    section = getattr(resolved.config, settings.section_of(name), None)
+    variables.update(resolved.config.parameters(name))  # for cells that still read them by name
+    notebook = Notebook(name, resolved.profile, resolved.config.study, section)
     figures.begin(notebook.out if RUN in os.environ else notebook.out / "scratch", name)
-    if RUN not in os.environ:
-        print(f"explored by hand: results and figures go to reports/{notebook.profile}/scratch", file=sys.stderr)
+    announce(resolved)
     return notebook
+
+
+def announce(resolved: settings.Resolved) -> None:
+    """Say in JupyterLab and on the page what is not as in the profile, and where results go."""
+    if resolved.changes:
+        figures.say(f"This run {resolved}.")
+    if RUN not in os.environ:
+        print(f"run by hand: results and figures go to reports/{resolved.profile}/scratch", file=sys.stderr)

@@ -37,8 +37,7 @@ class RunError(RuntimeError):
 def notebook(name: str, profile: str) -> None:
     """Run one notebook; a second run of it waits, since both would write the same files, and then finds all work in the store."""
     loaded = settings.load(profile)
-    parameters = {"profile": profile, **loaded.parameters(name)}
-    check_names(name, parameters)
+    parameters = {"profile": profile}
     with locked(REPORTS / profile / "locks" / name):
         execute(name, profile, parameters, stamp(name, loaded))
 
@@ -65,17 +64,6 @@ def execute(name: str, profile: str, parameters: dict[str, Any], seen: dict[str,
     write_json(REPORTS / profile / "stamps" / f"{name}.done.json", {**seen, "seconds": seconds})
     partial.replace(out / f"{name}.ipynb")
     print(f"✓ {name} in {progress.clock(seconds)}", file=sys.stderr, flush=True)
-
-
-def check_names(name: str, parameters: dict[str, Any]) -> None:
-    """papermill only warns of a name that the notebook does not have; here it stops the run before a kernel starts."""
-    from papermill import inspect_notebook
-
-    own = set(inspect_notebook(str(NOTEBOOKS / f"{name}.ipynb")))
-    if own != set(parameters):
-        raise RunError(f"{name}.ipynb and the settings disagree: only in the notebook {sorted(own - set(parameters))}, "
-                       f"only in the settings {sorted(set(parameters) - own)}; make both lists equal.\n"
-                       f"notebooks/{name}.ipynb, cell tagged `parameters`")
 
 
 def _failure(name: str, error: BaseException, failed: Path) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lib.core import config as settings
 from lib.core.config import Settings, SettingsError
-from lib.core.paths import PARAMS
+from lib.core.paths import NOTEBOOKS, PARAMS
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def write(params, text):
 
 def fails(params, text):
     with pytest.raises(SettingsError) as caught:
-        settings.load("mine", write(params, text))
+        settings.load("mine", params=write(params, text))
     return str(caught.value)
 
 
@@ -35,7 +35,7 @@ def test_every_profile_loads(profile):
 
 
 def test_a_profile_overrides_only_what_it_names(params):
-    ours, base = settings.load("mine", write(params, "training:\n  epochs: 3\n")), settings.load("world")
+    ours, base = settings.load("mine", params=write(params, "training:\n  epochs: 3\n")), settings.load("world")
     assert ours.training.epochs == 3
     assert ours.training.base_width == base.training.base_width
 
@@ -94,14 +94,14 @@ def test_a_yaml_tag_runs_nothing(params, tmp_path):
 def test_a_missing_profile_names_the_nearest(params):
     write(params, "")
     with pytest.raises(SettingsError, match="did you mean 'mine'"):
-        settings.load("mime", params)
+        settings.load("mime", params=params)
 
 
 @pytest.mark.parametrize("name", ["../mine", "", "a b", "defaults", "/mine", "mine.yaml"])
 def test_what_is_no_name_of_a_profile(params, name):
     write(params, "")
     with pytest.raises(SettingsError, match="no profile named"):
-        settings.load(name, params)
+        settings.load(name, params=params)
 
 
 def test_a_fault_in_the_defaults_names_the_defaults(params):
@@ -110,6 +110,81 @@ def test_a_fault_in_the_defaults_names_the_defaults(params):
     (params / "defaults.yaml").write_text(yaml.safe_dump(tree))
     message = fails(params, "training:\n  epochs: 3\n")
     assert "'base_width' is missing" in message and "defaults.yaml" in message.splitlines()[-1]
+
+
+CHAPTERS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
+EMPTY = {key: None for name in Settings.model_fields for key in Settings.model_fields[name].annotation.model_fields}
+
+
+def test_parameter_cells_are_up_to_date():
+    assert settings.write_cells(write=False) == [], "run `python -m lib.core.config cells`"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_parameter_cell_holds_the_default_profile_and_nothing_else(chapter):
+    variables = {}
+    exec(settings.cell(chapter), variables)
+    own = {key: value for key, value in variables.items() if not key.startswith("__")}
+    assert own.pop("profile") == "world"
+    assert set(own) == set(settings.load("world").parameters(chapter)) and set(own.values()) == {None}
+    assert all(len(line) <= 100 for line in settings.cell(chapter).splitlines())
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("profile", ["world", "digits", "smoke"])
+def test_lab_papermill_and_make_resolve_to_the_same_settings(chapter, profile):
+    variables = {}
+    exec(settings.cell(chapter), variables)  # JupyterLab, where the student writes the profile's name
+    lab = settings.resolve(chapter, variables | {"profile": profile})
+    make = settings.resolve(chapter, {"profile": profile})  # what Make hands to papermill
+    assert lab.config == make.config == settings.load(profile)
+    assert not lab.changes and str(lab) == ""
+
+
+def test_papermill_changes_just_what_it_names_and_the_difference_is_stated():
+    resolved = settings.resolve("04_training", {**EMPTY, "profile": "smoke", "epochs": 3})
+    base = settings.load("smoke")
+    assert resolved.config.training == base.training.model_copy(update={"epochs": 3})
+    assert resolved.config.data == base.data and resolved.config.study == base.study
+    assert str(resolved) == "differs from profile smoke: training.epochs = 3 (profile: 2)"
+
+
+def test_a_value_equal_to_the_profile_is_no_difference():
+    epochs = settings.load("smoke").training.epochs
+    assert not settings.resolve("04_training", {"profile": "smoke", "epochs": epochs}).changes
+
+
+def test_a_wrong_value_in_a_cell_names_the_notebook():
+    with pytest.raises(SettingsError, match="epochs = 'three'.*integer") as caught:
+        settings.resolve("04_training", {"profile": "smoke", "epochs": "three"})
+    assert str(caught.value).splitlines()[-1] == (
+        "notebooks/04_training.ipynb, cell tagged `parameters`: training.epochs")
+
+
+def test_renamed_keys_lead_to_keys_that_exist():
+    for old, new in settings.RENAMED.items():
+        section, key = new.split(".")
+        assert key in Settings.model_fields[section].annotation.model_fields, old
+
+
+def test_many_faults_are_listed_in_part(params):
+    message = fails(params, "training:\n" + "".join(f"  wrong{k}: 1\n" for k in range(500)))
+    assert "and 480 more faults" in message and len(message) < 20_000
+
+
+def test_a_list_that_anchors_blow_up_is_shown_in_part(params):
+    levels = "".join(f"  - &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 7))
+    assert len(fails(params, f"training:\n  arms:\n  - &a0 [x]\n{levels}")) < 20_000
+
+
+@pytest.mark.parametrize("value", ["0200", "3:20"])
+def test_numbers_that_yaml_reads_in_another_base_are_refused(params, value):
+    assert "is not a decimal number" in fails(params, f"data:\n  train: {value}\n")
+
+
+def test_merge_keys_are_refused_in_words(params):
+    text = "data: &d\n  train: 200\ntraining:\n  <<: *d\n"
+    assert "merge keys (<<) are not supported" in fails(params, text)
 
 
 def test_no_name_stands_in_two_sections_of_one_notebook():
