@@ -1,4 +1,8 @@
-"""Accuracy with interval and n: the statistics of every table."""
+"""Predictions of classifiers on image sets, and the tables of accuracy made from them.
+
+`scores` is a tidy frame, a row a training set (arm), seed and image set, with whether each image was
+recognised (`correct`), from which every interval over seeds and test images follows.
+"""
 
 from __future__ import annotations
 
@@ -9,155 +13,148 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from scipy import stats
-from sklearn.metrics import roc_auc_score
+from scipy.special import softmax
+from sklearn.metrics import confusion_matrix, recall_score, roc_auc_score, top_k_accuracy_score
 
-from lib.classifier import train as fit
+from lib.classifier import train as classifier_training
 from lib.classifier.model import predict
-from lib.core import compute, progress
-from lib.core import executor as schedule
+from lib.core import compute, executor, progress
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
-from lib.data import imageset as images
+from lib.data import imageset
+from lib.measure import stats
+from lib.measure.stats import Estimate
 
-NAMES = ("accuracy", "balanced", "auroc", "top5", "ece")  # what `measures` can find
-TOP5 = 20  # classes from which on the right one among the first five is worth a number
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> dict[str, float]:
-    """Mean of n values with its t-interval, as `{mean, low, high, n}`."""
-    values = np.asarray(values, np.float64)
-    if len(values) < 2:
-        raise ValueError("an interval needs at least two values; run more seeds (study.seeds)")
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    mean = float(values.mean())
-    return {"mean": mean, "low": mean - float(half), "high": mean + float(half), "n": len(values)}
-
-
-def paired(ours: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Difference ours - base, seed by seed, with interval and two-sided p."""
-    difference = np.asarray(ours, np.float64) - np.asarray(base, np.float64)
-    return interval(difference) | {"p": float(stats.ttest_1samp(difference, 0).pvalue) if difference.std() > 0
-                                   else float(difference[0] == 0)}
-
-
-def against(found: pd.DataFrame, base: str = "real", name: str = "test", what: str = "accuracy") -> dict[str, dict]:
-    """Of every other arm its paired difference to `base` on one set, with interval, p and verdict."""
-    tested = {arm: rows.set_index("seed")[what] for arm, rows in found[found["set"] == name].groupby("arm", sort=False)}
-    differences = {arm: paired(values.loc[tested[base].index], tested[base]) for arm, values in tested.items() if arm != base}
-    return {arm: difference | {"verdict": verdict(difference, base)} for arm, difference in differences.items()}
-
-
-def changes(found: pd.DataFrame, variants: Mapping[str, str]) -> dict[str, dict]:
-    """Of every variant `{name: arm}` its paired difference to the arm itself, with interval, p and verdict."""
-    return {name: against(found[found["arm"].isin([name, arm])], arm)[name] for name, arm in variants.items()}
-
-
-def verdict(difference: Mapping[str, float], base: str = "real") -> str:
-    """What a paired difference says in words; nothing is called equal because it was not told apart."""
-    low, high = 100 * difference["low"], 100 * difference["high"]
-    if low == high == 0:
-        return f"the same as {base}"
-    if low > 0 or high < 0:
-        return f"{'better' if low > 0 else 'worse'} than {base}"
-    ends = f"between {low:+.1f} and {high:+.1f} points".replace("-", "\N{MINUS SIGN}")
-    return f"not told apart from {base}: {ends}"
-
-
-def per_class(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Share of right answers in each class (classes,); nan where a class has no image."""
-    right, total = np.zeros(classes), np.bincount(labels, minlength=classes)
-    np.add.at(right, labels, predicted == labels)
-    return np.divide(right, total, out=np.full(classes, np.nan), where=total > 0)
-
-
-def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Share of each true class (row) that went to each predicted class (column); rows sum to 1."""
-    counts = np.zeros((classes, classes))
-    np.add.at(counts, (labels, predicted), 1)
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-
-def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> tuple[float, np.ndarray]:
-    """Expected calibration error, and for each bin of confidence (bins, 3): mean confidence, share right, images.
-
-    Equal-width bins on the top class, as in Guo et al. 2017; an empty bin has nan, nan, 0.
-    """
-    sure, right = probabilities.max(1), probabilities.argmax(1) == labels
-    which = np.minimum((sure * bins).astype(int), bins - 1)
-    count = np.bincount(which, minlength=bins)
-    mean = [np.divide(np.bincount(which, values, bins), count, out=np.full(bins, np.nan), where=count > 0)
-            for values in (sure, right)]
-    gap = np.abs(mean[1] - mean[0]) * count / len(labels)
-    return float(np.nansum(gap)), np.column_stack([*mean, count])
-
-
-def measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Every number that one classifier's logits (n, classes) give on one set; shares in 0..1."""
-    n, classes = logits.shape
-    probabilities = torch.from_numpy(logits).double().softmax(1).numpy()
-    shares = per_class(logits.argmax(1), labels, classes)
-    found = {"accuracy": float((logits.argmax(1) == labels).mean()), "ece": calibration(probabilities, labels)[0]}
-    if classes >= TOP5:
-        found["top5"] = float((np.argpartition(-logits, 5, axis=1)[:, :5] == labels[:, None]).any(1).mean())
-    if classes == 2:
-        found["balanced"] = float(np.nanmean(shares))
-        found["auroc"] = float(roc_auc_score(labels, probabilities[:, 1])) if len(set(labels.tolist())) == 2 else float("nan")
-    return found
+METRICS = ("accuracy", "balanced", "auroc", "top5", "ece")  # what `metrics` can hold
+TOP5_CLASSES = 20  # from this number of classes on, top-5 accuracy is measured
 
 
 @artifact("predictions")
-def logits(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """What one classifier says of one image set: logits (n, classes)."""
+def logits(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """Logits (n, classes) of one classifier on one image set."""
     def write(path: Path) -> None:
-        model, _ = fit.opened(store.make(recipe.inputs["classifier"]))
-        pixels = torch.from_numpy(images.load(store.make(recipe.inputs["images"])).images)
-        save_file({"logits": predict(model.to(compute.device(recipe.settings["device"])), pixels)}, path)
+        model, _ = classifier_training.opened(store.make(spec.inputs["classifier"]))
+        pixels = torch.from_numpy(imageset.load(store.make(spec.inputs["images"])).images)
+        model = model.to(compute.device(spec.settings["device"]))
+        save_file({"logits": predict(model, pixels)}, path)
     return {"logits.safetensors": write}
 
 
-def said(store: Store, classifier: ArtifactSpec, pictures: ArtifactSpec, device: str) -> np.ndarray:
-    """Logits (n, classes) that a classifier gives an image set."""
-    made = store.make(logits({"device": device}, classifier=classifier, images=pictures))
-    return load_file(made.path("logits.safetensors"))["logits"].numpy()
+def load_logits(store: Store, classifier: ArtifactSpec, images: ArtifactSpec,
+                device: str) -> np.ndarray:
+    """Logits (n, classes) of a classifier on an image set, from the store or computed."""
+    spec = logits({"device": device}, classifier=classifier, images=images)
+    return load_file(store.make(spec).path("logits.safetensors"))["logits"].numpy()
 
 
-def scores(store: Store, classifiers: dict[str, list[ArtifactSpec]], sets: dict[str, ArtifactSpec], device: str) -> pd.DataFrame:
-    """One row an arm, seed and set: its `measures`, share right by class, confusion, and reliability bins."""
-    schedule.make(store, [logits({"device": device}, classifier=classifier, images=recipe)
-                          for seeds in classifiers.values() for classifier in seeds for recipe in sets.values()])
-    truth = {name: images.load(store.make(recipe)).labels for name, recipe in sets.items()}
-    rows = []
-    every = [(arm, seed, name) for arm, seeds in classifiers.items() for seed in range(len(seeds)) for name in sets]
-    for arm, seed, name in progress.each("test", every):
-        given, labels = said(store, classifiers[arm][seed], sets[name], device), truth[name]
-        predicted, classes = given.argmax(1), given.shape[1]
-        sure = torch.from_numpy(given).double().softmax(1).numpy()
-        rows.append({"arm": arm, "seed": seed, "set": name, **measures(given, labels),
-                     "per_class": per_class(predicted, labels, classes), "confusion": confusion(predicted, labels, classes),
-                     "reliability": calibration(sure, labels)[1]})
+def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Scalar metrics of one classifier's logits (n, classes) on one set; shares in 0..1."""
+    classes, probabilities = logits.shape[1], softmax(logits.astype(np.float64), axis=1)
+    predicted = logits.argmax(1)
+    values = {"accuracy": (predicted == labels).mean(),
+              "ece": calibration(probabilities, labels)[0]}
+    if classes >= TOP5_CLASSES:
+        values["top5"] = top_k_accuracy_score(labels, logits, k=5, labels=range(classes))
+    if classes == 2:
+        recall = recall_score(labels, predicted, labels=[0, 1], average=None, zero_division=np.nan)
+        values["balanced"] = np.nanmean(recall)
+        both = len(np.unique(labels)) == 2
+        values["auroc"] = roc_auc_score(labels, probabilities[:, 1]) if both else np.nan
+    return {name: float(value) for name, value in values.items()}
+
+
+def calibration(probabilities: np.ndarray, labels: np.ndarray,
+                bins: int = 10) -> tuple[float, np.ndarray]:
+    """Expected calibration error (Guo et al. 2017), and of each bin of confidence (bins, 3): mean
+    confidence, accuracy, number of images; an empty bin has nan, nan, 0."""
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
+    which = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(which, minlength=bins)
+    sums = [np.bincount(which, values, bins) for values in (confidence, correct)]
+    means = np.divide(sums, count, out=np.full((2, bins), np.nan), where=count > 0)
+    error = np.nansum(np.abs(means[1] - means[0]) * count) / len(labels)
+    return float(error), np.column_stack([*means, count])
+
+
+def scores(store: Store, classifiers: Mapping[str, Sequence[ArtifactSpec]],
+           sets: Mapping[str, ArtifactSpec], device: str) -> pd.DataFrame:
+    """A row a training set, seed and image set: metrics, per-image results, confusion, bins."""
+    specs = [logits({"device": device}, classifier=classifier, images=images)
+             for seeds in classifiers.values() for classifier in seeds for images in sets.values()]
+    executor.make(store, specs)
+    labels = {name: imageset.load(store.make(spec)).labels for name, spec in sets.items()}
+    keys = [(arm, seed, name) for arm, seeds in classifiers.items()
+            for seed in range(len(seeds)) for name in sets]
+    rows = [{"arm": arm, "seed": seed, "set": name,
+             **score(load_logits(store, classifiers[arm][seed], sets[name], device), labels[name])}
+            for arm, seed, name in progress.each("test", keys)]
     return pd.DataFrame(rows)
 
 
-def table(found: pd.DataFrame, what: str = "accuracy") -> dict[str, dict[str, dict[str, float]]]:
-    """One measure of each arm on each set as mean with interval over the seeds: `table[arm][set]`."""
-    return {arm: {name: interval(rows[what]) for name, rows in part.groupby("set", sort=False)}
-            for arm, part in found.groupby("arm", sort=False)}
+def score(logits: np.ndarray, labels: np.ndarray) -> dict:
+    """What a row of `scores` holds of one classifier on one set."""
+    predicted, classes = logits.argmax(1), range(logits.shape[1])
+    confusion = confusion_matrix(labels, predicted, labels=classes, normalize="true")
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    return {**metrics(logits, labels), "correct": predicted == labels, "labels": labels,
+            "confusion": confusion, "reliability": calibration(probabilities, labels)[1]}
 
 
-def by_class(found: pd.DataFrame, name: str, classes: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
-    """Share of each class that was right on one set, as mean with interval over the seeds: `by_class[arm][class]`."""
-    return {arm: {c: interval([row[k] for row in rows["per_class"]]) for k, c in enumerate(classes)}
-            for arm, rows in found[found["set"] == name].groupby("arm", sort=False)}
+def correct(scores: pd.DataFrame, arm: str, name: str = "test") -> np.ndarray:
+    """Matrix (seeds, images) of correct or not of one training set on one image set."""
+    rows = scores[(scores["arm"] == arm) & (scores["set"] == name)]
+    return np.stack(rows.sort_values("seed")["correct"].to_list())
 
 
-def reliability(found: pd.DataFrame, name: str = "test") -> pd.DataFrame:
-    """For a plot: one row an arm and bin with confidence, share right and images, pooled over the seeds."""
+def table(scores: pd.DataFrame, metric: str = "accuracy") -> dict[str, dict[str, Estimate]]:
+    """`table[arm][set]`: accuracy over seeds and images, any other metric over seeds."""
+    return {arm: {name: _estimate(rows, metric) for name, rows in part.groupby("set", sort=False)}
+            for arm, part in scores.groupby("arm", sort=False)}
+
+
+def _estimate(rows: pd.DataFrame, metric: str) -> Estimate:
+    if metric == "accuracy":
+        return stats.accuracy(np.stack(rows["correct"].to_list()))
+    return stats.over_seeds(rows[metric])
+
+
+def against(scores: pd.DataFrame, base: str = "real", name: str = "test") -> dict[str, Estimate]:
+    """Every other training set's difference in accuracy to `base`, with Holm-adjusted p."""
+    arms = [arm for arm in scores["arm"].unique() if arm != base]
+    return changes(scores, dict.fromkeys(arms, base), name)
+
+
+def changes(scores: pd.DataFrame, pairs: Mapping[str, str],
+            name: str = "test") -> dict[str, Estimate]:
+    """Difference in accuracy of each arm to its own base, `{arm: base}`; one family of tests."""
+    return family({arm: stats.difference(correct(scores, arm, name), correct(scores, base, name))
+                   for arm, base in pairs.items()})
+
+
+def family(differences: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The same differences with `verdict` and `p_holm`, which is p adjusted for their number."""
+    adjusted = stats.holm([difference["p"] for difference in differences.values()])
+    return {name: difference | {"p_holm": p, "verdict": stats.verdict(difference)}
+            for (name, difference), p in zip(differences.items(), adjusted, strict=True)}
+
+
+def by_class(scores: pd.DataFrame, name: str,
+             classes: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+    """`by_class[arm][class]`: accuracy on each class of at least two images."""
+    labels = scores[scores["set"] == name]["labels"].iloc[0]
+    several = [k for k in range(len(classes)) if (labels == k).sum() > 1]
+    return {arm: {classes[k]: stats.accuracy(correct(scores, arm, name)[:, labels == k])
+                  for k in several} for arm in scores["arm"].unique()}
+
+
+def reliability(scores: pd.DataFrame, name: str = "test") -> pd.DataFrame:
+    """For a plot: a row an arm and bin, with confidence and accuracy pooled over the seeds."""
     rows = []
-    for arm, part in found[found["set"] == name].groupby("arm", sort=False):
-        stacked = np.stack(list(part["reliability"]))
-        weight = stacked[..., 2]
+    for arm, part in scores[scores["set"] == name].groupby("arm", sort=False):
+        bins = np.stack(part["reliability"].to_list())
+        weight = bins[..., 2]
         total = weight.sum(0)
         for k in np.flatnonzero(total):
-            sure, right = (np.nansum(stacked[:, k, j] * weight[:, k]) / total[k] for j in (0, 1))
-            rows.append({"arm": arm, "confidence": sure, "right": right, "images": int(total[k])})
+            confidence, right = np.nansum(bins[:, k, :2] * weight[:, k, None], axis=0) / total[k]
+            rows.append({"arm": arm, "confidence": confidence, "right": right,
+                         "images": int(total[k])})
     return pd.DataFrame(rows)

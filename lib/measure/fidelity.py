@@ -14,7 +14,7 @@ from scipy.special import rel_entr
 
 from lib.core.compute import seed_of
 from lib.data import checks
-from lib.measure.accuracy import interval
+from lib.measure.stats import over_images
 
 FLOOR = 50  # images a side below which no measure here says anything
 SIZES = 15  # numbers of images through which FD∞ is drawn
@@ -81,7 +81,7 @@ def kid(a: np.ndarray, b: np.ndarray, seed: int, subsets: int = 100, size: int =
         for row, positions in zip(side, members, strict=True):
             row[positions] = 1
     drawn, parts = np.split(_mmd(a, b, *chosen), [subsets])
-    mean, spread = float(drawn.mean()), interval(parts)
+    mean, spread = float(drawn.mean()), over_images(parts)
     half = spread["high"] - spread["mean"]
     return {"mean": mean, "low": mean - half, "high": mean + half, "sd": float(drawn.std()), "n": n, "network": network,
             "subset": size}
@@ -99,7 +99,7 @@ def inception_score(probabilities: np.ndarray, seed: int = 0, network: str = "un
     p = p / p.sum(1, keepdims=True)
     parts = np.array_split(np.random.default_rng(seed_of(seed, "parts")).permutation(p), SPLITS)
     score = lambda part: float(np.exp(rel_entr(part, part.mean(0)).sum(1).mean()))  # noqa: E731
-    mean, splits = score(p), interval([score(part) for part in parts])
+    mean, splits = score(p), over_images([score(part) for part in parts])
     half = splits["high"] - splits["mean"]
     return {"mean": mean, "low": max(mean - half, 1.0), "high": min(mean + half, float(p.shape[1])), "n": len(p),
             "network": network, "small": len(parts[-1]) < p.shape[1], "splits": splits}
@@ -122,7 +122,7 @@ def prdc(a: np.ndarray, b: np.ndarray, k: int = 5, seed: int = 0, network: str =
         covered.append(near.any(1))
     each = {"precision": hits > 0, "recall": torch.cat(recalled).numpy(), "density": hits / k,
             "coverage": torch.cat(covered).numpy()}
-    return {name: interval(values) | {"network": network, "k": k} for name, values in each.items()}
+    return {name: over_images(values) | {"network": network, "k": k} for name, values in each.items()}
 
 
 def memorisation(synthetic: np.ndarray, train: np.ndarray, test: np.ndarray, features: Sequence[np.ndarray] | None = None,
@@ -140,7 +140,7 @@ def memorisation(synthetic: np.ndarray, train: np.ndarray, test: np.ndarray, fea
         _enough(len(given))
     (near, which), (honest, among), (apart, _) = _nearest(ours, base), _nearest(held, base), _nearest(base)
     first = np.argsort(near, kind="stable")[:pairs]
-    share = lambda values: interval(values) | {"network": network}  # noqa: E731
+    share = lambda values: over_images(values) | {"network": network}  # noqa: E731
     return {"copies": len(checks.overlap(synthetic, train)), "duplicates": checks.duplicates(synthetic), "n": len(synthetic),
             "network": network, "closer": {str(q): share(near < np.quantile(honest, q)) for q in QUANTILES},
             "authentic": share(near > apart[which]), "authentic test": share(honest > apart[among]),

@@ -22,7 +22,7 @@ from torch import nn
 from torchvision.models import ResNet
 
 from lib.classifier.model import normal
-from lib.measure.accuracy import interval
+from lib.measure.stats import over_seeds
 
 LAYERS = ("stem", "layer1", "layer2", "layer3", "layer4")
 HEAD = "head"  # its input
@@ -136,7 +136,7 @@ def cka(a: np.ndarray, b: np.ndarray, debiased: bool = False) -> float:
 def over(rows: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     """Each name's mean with interval; one row a seed."""
     rows = list(rows)
-    return {name: interval([row[name] for row in rows]) for name in (rows[0] if rows else ())}
+    return {name: over_seeds([row[name] for row in rows]) for name in (rows[0] if rows else ())}
 
 
 def spokes(results: Mapping[str, Mapping[str, Mapping[str, float]]], base: str = "real",

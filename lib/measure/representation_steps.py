@@ -22,9 +22,9 @@ from lib.data import sources
 from lib.data.imageset import ImageSet
 from lib.data.sources import SourceError
 from lib.measure import accuracy, features, fidelity, representation, robustness
-from lib.measure.accuracy import interval
 from lib.measure.features import FeatureError
 from lib.measure.fidelity import FidelityError
+from lib.measure.stats import over_seeds
 
 REAL = "other real images"  # the row that says what is to be had at best
 CLEAN = "clean-0"  # the file of undamaged images
@@ -44,7 +44,7 @@ def compared(store: Store, recipe: ArtifactSpec) -> FileWriters:
                       for which in ("test", "images"))
         found = fidelity.measures(base[0][:count], ours[0][skip:skip + count], recipe.seed, name, wanted["neighbours"])
         if classifier:
-            said = torch.from_numpy(accuracy.said(store, classifier, recipe.inputs["images"], wanted["device"]))
+            said = torch.from_numpy(accuracy.load_logits(store, classifier, recipe.inputs["images"], wanted["device"]))
             shares = said[skip:skip + count].double().softmax(1).numpy()
             found[f"IS-{name}"] = fidelity.inception_score(shares, recipe.seed, name)
         write_json(path, {"measures": found, **ours[1]})
@@ -300,7 +300,7 @@ def by_layer(store: Store, plan: Plan) -> dict[str, list[dict[str, float]]]:
         found[arm] = []
         for one in seeds:
             labels = read(store.make(plan.seen(one)), "ask")[1]
-            said = accuracy.said(store, one, plan.real["test"], plan.study.device)[:len(labels)].argmax(1)
+            said = accuracy.load_logits(store, one, plan.real["test"], plan.study.device)[:len(labels)].argmax(1)
             found[arm].append(probes_of(store, plan, one)["real"] | {"own head": float((said == labels).mean())})
     return found
 
@@ -330,7 +330,7 @@ def shifted(store: Store, plan: Plan, classifier: ArtifactSpec) -> pd.DataFrame:
     for name, pictures in plan.real.items():
         if name == "test" or name.startswith("shift-"):
             labels = pq_labels(store.make(pictures))
-            shares[name] = float((accuracy.said(store, classifier, pictures, plan.study.device).argmax(1) == labels).mean())
+            shares[name] = float((accuracy.load_logits(store, classifier, pictures, plan.study.device).argmax(1) == labels).mean())
     clean = shares.pop("test")
     return pd.DataFrame([{"kind": name, "severity": 1.0, "accuracy": share, "clean": clean} for name, share in shares.items()])
 
@@ -356,7 +356,7 @@ def kept(found: pd.DataFrame) -> dict[str, list[dict[str, float]]]:
 def differences(found: Mapping[str, list[Mapping[str, float]]], base: str) -> dict[str, dict[str, dict[str, float]]]:
     """`differences[arm][measure]` of every other arm to the base, paired by seed; none where the base was not measured."""
     own = found.get(base)
-    return {arm: {name: interval(lacks(seeds, own, name)) for name in own[0]} for arm, seeds in found.items()
+    return {arm: {name: over_seeds(lacks(seeds, own, name)) for name in own[0]} for arm, seeds in found.items()
             if arm != base} if own else {}
 
 
@@ -376,7 +376,7 @@ def split(layers: Mapping[str, list[Mapping[str, float]]], base: str) -> dict[st
     found = {}
     for arm in (arm for arm in layers if arm != base):
         gap, left = (lacks(layers[arm], layers[base], name) for name in ("own head", last))
-        found[arm] = {"gap": interval(gap), "features": interval(left), "head": interval(gap - left)}
+        found[arm] = {"gap": over_seeds(gap), "features": over_seeds(left), "head": over_seeds(gap - left)}
     return found
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lib.classifier.model import normal, predict
-from lib.measure.accuracy import interval
+from lib.measure.stats import over_seeds
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # Tiny ImageNet-C (Hendrycks & Dietterich 2019), by hand: torchvision's noise depends on the batch, its brightness is another.
@@ -80,7 +80,7 @@ def retained(found: pd.DataFrame) -> pd.DataFrame:
 
 def table(found: pd.DataFrame, what: str = "accuracy") -> dict[str, dict[str, dict[str, dict[str, float]]]]:
     """`accuracy` or `retained` as mean with interval over the seeds: `table[arm][kind][severity]`, severity as text."""
-    return {arm: {kind: {f"{severity:g}": interval(cell[what]) for severity, cell in rows.groupby("severity")}
+    return {arm: {kind: {f"{severity:g}": over_seeds(cell[what]) for severity, cell in rows.groupby("severity")}
                   for kind, rows in part.groupby("kind", sort=False)} for arm, part in found.groupby("arm", sort=False)}
 
 

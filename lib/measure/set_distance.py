@@ -16,9 +16,9 @@ from lib.data.checks import thumbnails
 from lib.data.imageset import ImageSet
 from lib.diffusion.embeddings import diversity, partner, psnr, ranks
 from lib.measure import features, fidelity
-from lib.measure.accuracy import interval
 from lib.measure.fidelity import FidelityError
 from lib.measure.reference import share
+from lib.measure.stats import over_images
 
 Result = dict[str, float]
 
@@ -65,8 +65,8 @@ def again(rebuilt: ImageSet, drawn: ImageSet, real: ImageSet) -> dict[str, Resul
     own = [where[name] for name in once.sources]
     others = [partner(real.labels, i, seed_of("another", i)) for i in own]
     found = ranks(once.images, real.images, own)
-    return {"psnr": interval(psnr(once.images, real.images[own])),
-            "psnr of another": interval(psnr(real.images[others], real.images[own])),
+    return {"psnr": over_images(psnr(once.images, real.images[own])),
+            "psnr of another": over_images(psnr(real.images[others], real.images[own])),
             "first": share(found == 1), "tenth": share(found <= 10), "rank": {"median": float(np.median(found)), "of": len(real)},
-            "seeds": interval(diversity(rebuilt.images, rebuilt.sources)),
-            "set": interval(diversity(drawn.images, drawn.sources)), "class": interval(diversity(real.images, real.labels))}
+            "seeds": over_images(diversity(rebuilt.images, rebuilt.sources)),
+            "set": over_images(diversity(drawn.images, drawn.sources)), "class": over_images(diversity(real.images, real.labels))}

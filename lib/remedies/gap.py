@@ -18,14 +18,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from lib.classifier import train as fit
 from lib.core import compute
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
-from lib.measure import accuracy, representation
+from lib.measure import accuracy, representation, stats
 from lib.remedies.registry import Remedy
 
 CUES, TERMS = ("pixels", "geometry", "attention"), ("fidelity", "diversity", "label noise")
@@ -61,17 +60,16 @@ def probes(
 
 def by_class(found: pd.DataFrame, base: str, real: str, classes: Sequence[str]) -> list[dict]:
     """How far the base is behind in each class, widest first: rows of `panel`, `part` and `points`."""
-    shares = {
-        arm: np.stack(list(found[found["arm"] == arm].sort_values("seed")["per_class"]))
-        for arm in (base, real)
-    }
+    labels = found["labels"].iloc[0]
+    right = {arm: accuracy.correct(found, arm, found["set"].iloc[0]) for arm in (base, real)}
     rows = [
         {
             "panel": "class",
             "part": name,
-            "points": accuracy.paired(shares[real][:, k], shares[base][:, k]),
+            "points": stats.difference(right[real][:, labels == k], right[base][:, labels == k]),
         }
         for k, name in enumerate(classes)
+        if (labels == k).sum() > 1
     ]
     return sorted(rows, key=lambda row: -row["points"]["mean"])
 
@@ -94,7 +92,7 @@ def by_layer(
         {
             "panel": "layer",
             "part": name,
-            "points": accuracy.paired([one[name] for one in real], [one[name] for one in base]),
+            "points": stats.difference([one[name] for one in real], [one[name] for one in base]),
         }
         for name in base[0]
     ]

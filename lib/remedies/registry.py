@@ -111,27 +111,17 @@ def there() -> list[str]:
 def gains(
     found: pd.DataFrame, remedies: Mapping[str, Remedy], base: str
 ) -> dict[str, dict[str, dict]]:
-    """Of every remedy its `gain` over the base arm and, where there is one, over its `control`, paired by seed, with verdicts.
+    """Of every remedy its `gain` over the base arm and, where there is one, over its `control`.
 
     `found` are test scores of arms named as the remedies, the base, and `control of <remedy>`.
     """
-
-    def over(name: str, other: str, called: str) -> dict:
-        difference = accuracy.paired(tested[name], tested[other])
-        return difference | {"verdict": accuracy.verdict(difference, called)}
-
-    tested = {
-        arm: rows.sort_values("seed")["accuracy"].to_numpy()
-        for arm, rows in found.groupby("arm", sort=False)
-    }
+    tested = set(found["arm"])
+    controls = {name: f"control of {name}" for name in remedies if f"control of {name}" in tested}
+    over_base = accuracy.changes(found, dict.fromkeys(remedies, base))
+    over_control = accuracy.changes(found, controls)
     return {
-        name: {"gain": over(name, base, base)}
-        | (
-            {"control": over(name, f"control of {name}", one.controlled)}
-            if f"control of {name}" in tested
-            else {}
-        )
-        for name, one in remedies.items()
+        name: {"gain": gain} | ({"control": over_control[name]} if name in controls else {})
+        for name, gain in over_base.items()
     }
 
 

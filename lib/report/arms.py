@@ -61,6 +61,8 @@ def formats(frame: pd.DataFrame) -> dict:
 
 def p_value(p: float) -> str:
     """`0.032`, and `< 0.001` below."""
+    if p is None:
+        return "–"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

@@ -14,7 +14,7 @@ from lib.diffusion import sets
 from lib.diffusion.embeddings import Learned
 from lib.diffusion.inversion import Inverted
 from lib.diffusion.model import SHIPPED
-from lib.measure.accuracy import interval
+from lib.measure.stats import over_images
 from lib.remedies.registry import nodes
 from lib.report.figures import color, value
 from lib.report.words import listed
@@ -161,7 +161,7 @@ def cost(ours: float, drawn: float, published: Mapping[str, Any], device: str) -
 
 def speeds(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A row a setting with the paired difference in loss (thousandths) and the updates it saves; which saves without harm."""
-    made = pd.DataFrame([{"setting": row["setting"], "loss": interval(1000 * row["loss"][np.isfinite(row["loss"])]),
+    made = pd.DataFrame([{"setting": row["setting"], "loss": over_images(1000 * row["loss"][np.isfinite(row["loss"])]),
                           "updates": row["updates"], "saved": 100 * (1 - row["updates"] / row["base"])}
                          for _, row in frame.iterrows()])
     effects = ["ends at a higher loss" if loss["low"] > 0 else "ends at a lower loss" if loss["high"] < 0 else

@@ -84,7 +84,7 @@ def test_a_copy_of_real_scores_what_real_scores(tmp_path):
     found = accuracy.scores(
         store, classifiers, {"test": toy({"n": 90, "shard": 90}, seed=1)}, "cpu"
     )
-    assert not failed and accuracy.against(found)["copy"]["verdict"] == "the same as real"
+    assert not failed and accuracy.against(found)["copy"]["verdict"] == "equivalent"
     assert found["accuracy"].to_numpy()[:2].tolist() == found["accuracy"].to_numpy()[2:].tolist()
 
 

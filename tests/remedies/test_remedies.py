@@ -141,19 +141,16 @@ def test_a_remedy_is_paired_with_its_base_and_its_control():
             "arm": arm,
             "seed": seed,
             "set": "test",
-            "accuracy": value + seed / 10 + wiggle * (seed == 1),
+            "correct": np.arange(1000) < value + 100 * seed + wiggle * (seed == 1),
         }
-        for arm, value, wiggle in (("sd", 0.4, 0), ("r", 0.6, 0.003), ("control of r", 0.7, 0))
+        for arm, value, wiggle in (("sd", 400, 0), ("r", 600, 3), ("control of r", 700, 0))
         for seed in (2, 0, 1)
     ]
     gains = registry.gains(
         pd.DataFrame(rows), {"r": registry.Remedy([], 5, "weights", controlled="more steps")}, "sd"
     )["r"]
-    assert gains["gain"]["mean"] == pytest.approx(0.201) and 0.19 < gains["gain"]["low"] < 0.2
-    assert (
-        gains["gain"]["verdict"] == "better than sd"
-        and gains["control"]["verdict"] == "worse than more steps"
-    )
+    assert gains["gain"]["mean"] == pytest.approx(0.201) and 0.17 < gains["gain"]["low"] < 0.2
+    assert gains["gain"]["verdict"] == "higher" and gains["control"]["verdict"] == "lower"
     assert registry.helped({"gain": gains["gain"]}) and not registry.helped(gains)
 
 
@@ -223,17 +220,20 @@ def test_all_runs_from_the_recipe_and_real_images_repair_what_synthetic_ones_mis
 
 
 def test_the_gap_by_class_and_by_remedy():
+    labels, rank = np.arange(200) % 2, np.arange(200) // 2
     found = pd.DataFrame(
         [
-            {"arm": arm, "seed": k, "per_class": np.array(shares) + k / 100}
-            for arm, shares in (("sd", [0.5, 0.2]), ("real", [0.6, 0.9]))
+            {
+                "arm": arm,
+                "seed": k,
+                "set": "test",
+                "labels": labels,
+                "correct": rank < np.array(shares)[labels] + k,
+            }
+            for arm, shares in (("sd", [50, 20]), ("real", [60, 90]))
             for k in range(3)
         ]
     )
-    found.loc[5, "per_class"][:] = (
-        0.62,
-        0.93,
-    )  # else all differences are one number, which has no spread to measure
     rows = gap.by_class(found, "sd", "real", ["a", "b"])
     assert [(row["part"], round(row["points"]["mean"], 2)) for row in rows] == [
         ("b", 0.7),

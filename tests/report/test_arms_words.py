@@ -2,12 +2,13 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from lib.classifier import train as fit
 from lib.core.store import ArtifactSpec
-from lib.measure import accuracy
+from lib.measure import accuracy, stats
 from lib.measure import scaling as curves
 from lib.report import arms, figures, published
 from tests.report.test_words import result
@@ -17,7 +18,7 @@ SIZES = {"real": 100, "sd": 100}
 
 def gap(mean, half=0.01, p=0.01):
     found = result(mean, half) | {"p": p}
-    return found | {"verdict": accuracy.verdict(found)}
+    return found | {"verdict": stats.verdict(found)}
 
 
 def report(near=0, smallest=10):
@@ -37,7 +38,7 @@ def test_the_main_table_has_difference_p_and_verdict():
               "sd": {"test": result(0.8)}}}
     frame = arms.rows(tables, {"sd": gap(-0.3, p=1e-5)}, SIZES, {"sd": result(0.7)})
     assert frame.loc[0, ["arm", "images", "gap", "p", "verdict", "seen"]].tolist() == ["real", 100, "–", "–", "–", "–"]
-    assert frame.loc[1, "verdict"] == "worse than real" and frame.loc[1, "top5"]["mean"] == 0.8
+    assert frame.loc[1, "verdict"] == "lower" and frame.loc[1, "top5"]["mean"] == 0.8
     heads = arms.columns(frame, "real")
     assert heads["gap"] == "Difference to real" and "ece" not in heads and list(heads) == list(frame)
     how = arms.formats(frame)
@@ -59,9 +60,9 @@ def test_budgets_count_steps_and_say_what_they_change():
     assert frame["steps"].tolist() == [70, 140] and frame["change"][0] == "–" and frame["change"][1]["mean"] == 0.05
     assert arms.longer(frame, []) == (
         "With as many passes over its images as real gets (140 steps, real has 70), real+sd changes by 5.0 points ± 1.0 (n = 3): "
-        "the steps matter; real in as many steps reaches 91.0 % ± 1.0 (n = 3), and real+sd is better than real.")
+        "the steps matter; real in as many steps reaches 91.0 % ± 1.0 (n = 3), and real+sd is higher.")
     unsure = arms.budgets(table, {"real+sd": gap(0)}, {}, {"real+sd, equal epochs": gap(0.05, 0.1)}, SIZES, 70)
-    assert "no difference that could be told; it is then not told apart from real" in arms.longer(unsure, [])
+    assert "no difference that could be told; it is then inconclusive" in arms.longer(unsure, [])
     assert arms.longer(unsure, []).endswith("which was not trained in as many steps.")
     left = "Of another size and not run at equal epochs: real+sd (training.equal_epoch_arms)."
     assert arms.longer(frame[:1], ["real+sd"]) == left
@@ -70,12 +71,12 @@ def test_budgets_count_steps_and_say_what_they_change():
 
 def test_the_rival_of_an_arm_at_equal_epochs_is_real_in_as_many_steps():
     label, rival = fit.variant("real+sd"), fit.as_long("real", 140)
-    every = pd.DataFrame([{"arm": arm, "seed": k, "set": "test", "accuracy": mean + k / 1000}
+    every = pd.DataFrame([{"arm": arm, "seed": k, "set": "test", "correct": np.arange(1000) < 1000 * mean + k}
                           for arm, mean in ((label, 0.8), (rival, 0.9), ("real", 0.7)) for k in range(3)])
     made = {label: [ArtifactSpec("fit", {"steps": 140})], rival: []}
     found = arms.rivals(every, {label: "real+sd"}, made)["real+sd"]
     assert found["accuracy"]["mean"] == pytest.approx(0.901) and found["gap"]["mean"] == pytest.approx(-0.1)
-    assert found["gap"]["verdict"] == "worse than real, 140 steps"
+    assert found["gap"]["verdict"] == "lower"
     assert arms.rivals(every, {label: "real+sd"}, {label: made[label]}) == {}  # it could not be trained
 
 
@@ -138,7 +139,8 @@ def test_published_figures_stand_beside_ours():
 
 
 def test_every_seed_is_drawn_beside_its_own_mean():
-    found = pd.DataFrame([{"arm": arm, "seed": k, "set": name, "accuracy": 0.5 + k / 10}
+    found = pd.DataFrame([{"arm": arm, "seed": k, "set": name, "accuracy": 0.5 + k / 10,
+                           "correct": np.arange(10) < 5 + k}
                           for arm in ("real", "sd") for k in range(3) for name in ("test", "night")])
     _, axes = figures.figure()
     arms.dots(axes, found, accuracy.table(found))
