@@ -1,0 +1,54 @@
+"""Images of a seed stay what they were: reference pixels, equal up to one grey level on one thread."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lib.diffusion.inversion import Inversion, invert
+from lib.diffusion.model import Generator
+from lib.diffusion.sample import Sampler, sample
+from lib.diffusion.train import Examples, TrainConfig, fit
+from tests.diffusion import tiny
+
+GOLDEN = Path(__file__).parent / "golden.npz"
+PROMPTS = ["a photo of a cube", "a photo of a sphere", "a cone, a solid inside a meadow"]
+
+
+def trained():
+    """A tiny class-conditional model after a few training steps."""
+    generator = tiny.of_classes()
+    labels = torch.arange(32) % 2
+    images = torch.ones(1, 32, 3, 8, 8) * (1.6 * labels - 0.8)[None, :, None, None, None]
+    config = TrainConfig(steps=12, batch=8, rate=2e-3, warmup=4, keep=6, ema=0.9, snr=5.0)
+    fit(generator, Examples(images, labels), config)
+    return generator
+
+
+def images(generator, conditioning, sampler, **options):
+    """Samples of the seeds 0, 1, 2."""
+    return np.stack([drawn.image for drawn in sample(generator, conditioning, range(3), sampler, **options)])
+
+
+def current():
+    """The images of each case with the code as it stands."""
+    shipped, classes = Generator.load(), trained()
+    sources = torch.randn(3, *classes.shape, generator=torch.Generator().manual_seed(0))
+    config = Inversion(tokens=2, steps=6, rate=0.3, schedule="cosine", start="class", batch=2, checks=2)
+    table = invert(classes, sources, [0, 1, 2], ["a", "b", "c"], config, 0, classes.classes([0, 1, 2])).embeddings
+    part = Sampler(guidance=4.0, steps=4, guided=(0.0, 0.6), rescale=0.2, batch=2)
+    return {"shipped": images(shipped, PROMPTS, part),
+            "classes": images(classes, classes.classes([0, 1, 2]), Sampler(guidance=1.5, steps=5)),
+            "inverted": images(classes, table, Sampler(guidance=3.0, steps=5), against=table.mean(0))}
+
+
+def test_images_of_a_seed_stay_what_they_were():
+    golden = np.load(GOLDEN)
+    for name, pixels in current().items():
+        difference = np.abs(pixels.astype(int) - golden[name]).max()
+        assert difference <= 1, f"{name}: {difference} grey levels"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    np.savez_compressed(GOLDEN, **current())
