@@ -125,7 +125,7 @@ class Study(Chapter):
         except (SourceError, OSError):
             if not self.planning:
                 raise
-        path = PARAMS / "classes" / f"{self.config.generation.facts}.yaml"
+        path = PARAMS / "classes" / f"{self.config.generation.class_info}.yaml"
         if path.is_file():
             return [
                 row["name"] for row in yaml.safe_load(path.read_text(encoding="utf-8"))["classes"]
@@ -173,10 +173,10 @@ class Study(Chapter):
         section = self.config.inversion
         if (
             self.planning
-            and section.prior == "given"
-            and not fetch.downloaded(ROOT / section.given)
+            and section.generator_data == "published"
+            and not fetch.downloaded(ROOT / section.published_path)
         ):
-            section = section.model_copy(update={"prior": "real"})  # which takes as long
+            section = section.model_copy(update={"generator_data": "real"})  # which takes as long
         return inversions.recipes(
             section, self.config.study, self.facts, self.real["train"], self.labels
         )
@@ -186,7 +186,7 @@ class Study(Chapter):
         """The first embeddings once more under other settings."""
         if not self.inversion:
             return {}
-        return inversions.faster(self.inversion["embeddings"], self.config.inversion.tried)
+        return inversions.faster(self.inversion["embeddings"], self.config.inversion.ablation_images)
 
     def inversion_artifacts(self) -> list[ArtifactSpec]:
         return [*self.inversion.values(), *self.inversion_variants.values()]
@@ -207,16 +207,16 @@ class Study(Chapter):
     def _absent_published(self) -> Specs:
         """Published sets whose files are not here: only `make plan` goes on without them."""
         section = self.config.generation
-        if not self.planning or fetch.downloaded(ROOT / section.given):
+        if not self.planning or fetch.downloaded(ROOT / section.published_path):
             return {}
         names = [
             name
             for name in section.sets
-            if name == sets.GIVEN or (name, section.model) == ("sd", sets.GIVEN)
+            if name == sets.PUBLISHED or (name, section.model) == ("sd", sets.PUBLISHED)
         ]
         facts = {
-            "path": section.given,
-            "count": section.images,
+            "path": section.published_path,
+            "count": section.num_images,
             "size": self.facts["resolution"],
             "shard": 500,
             "skipped": [],
@@ -234,7 +234,7 @@ class Study(Chapter):
     @functools.cached_property
     def reference(self) -> ArtifactSpec:
         """A classifier of the real training images that no training set uses: it looks at synthetic images."""
-        epochs = self.config.generation.judge_epochs
+        epochs = self.config.generation.reference_epochs
         return reference.judge(self.config.study, self.facts, self.real["train"], epochs)
 
     def generation_artifacts(self) -> list[ArtifactSpec]:
@@ -358,7 +358,7 @@ class Study(Chapter):
         sources_of_di = min(
             self.synthetic["di"].settings["count"],
             self.config.gradcam.images,
-            self.config.inversion.count,
+            self.config.inversion.num_embedded,
         )
         return self.maps(self.classifiers[self.baseline], self.real["train"], 2 * sources_of_di)
 

@@ -37,6 +37,56 @@ Times = Annotated[float, Field(gt=0, le=1000)]
 
 
 RENAMED = {  # old key: its name now
+    "inversion.size": "inversion.model_resolution",
+    "inversion.given": "inversion.published_path",
+    "inversion.channels": "inversion.block_out_channels",
+    "inversion.fit_steps": "inversion.generator_train_steps",
+    "inversion.fit_batch": "inversion.generator_batch_size",
+    "inversion.fit_rate": "inversion.generator_lr",
+    "inversion.fit_snr": "inversion.generator_snr_gamma",
+    "inversion.count": "inversion.num_embedded",
+    "inversion.prior": "inversion.generator_data",
+    "inversion.known": "inversion.generator_num_images",
+    "inversion.tokens": "inversion.num_vectors",
+    "inversion.steps": "inversion.max_train_steps",
+    "inversion.rate": "inversion.lr",
+    "inversion.schedule": "inversion.lr_scheduler",
+    "inversion.start": "inversion.init",
+    "inversion.timesteps": "inversion.timestep_sampling",
+    "inversion.checks": "inversion.num_validations",
+    "inversion.batch": "inversion.batch_size",
+    "inversion.shard": "inversion.shard_size",
+    "inversion.images": "inversion.num_images",
+    "inversion.alpha": "inversion.interpolation",
+    "inversion.noise": "inversion.embedding_noise",
+    "inversion.guidance": "inversion.guidance_scale",
+    "inversion.sampler_steps": "inversion.num_inference_steps",
+    "inversion.guided": "inversion.guidance_interval",
+    "inversion.measured": "inversion.eval_images",
+    "inversion.tried": "inversion.ablation_images",
+    "inversion.alphas": "inversion.shown_interpolations",
+    "inversion.noises": "inversion.shown_noises",
+    "generation.size": "generation.model_resolution",
+    "generation.given": "generation.published_path",
+    "generation.channels": "generation.block_out_channels",
+    "generation.fit_steps": "generation.generator_train_steps",
+    "generation.fit_batch": "generation.generator_batch_size",
+    "generation.fit_rate": "generation.generator_lr",
+    "generation.fit_snr": "generation.generator_snr_gamma",
+    "generation.images": "generation.num_images",
+    "generation.facts": "generation.class_info",
+    "generation.recipe": "generation.prompt_template",
+    "generation.guidance": "generation.guidance_scale",
+    "generation.steps": "generation.num_inference_steps",
+    "generation.guided": "generation.guidance_interval",
+    "generation.rescale": "generation.guidance_rescale",
+    "generation.batch": "generation.batch_size",
+    "generation.recipes": "generation.sweep_prompts",
+    "generation.guidances": "generation.sweep_guidance_scales",
+    "generation.sweep": "generation.sweep_num_images",
+    "generation.start": "generation.init_from",
+    "generation.class_guidance": "generation.cd_guidance_scale",
+    "generation.judge_epochs": "generation.reference_epochs",
     "training.stem": "training.stem_stride",
     "training.width": "training.base_width",
     "training.batch": "training.batch_size",
@@ -120,72 +170,116 @@ class Data(Section):
     flip: bool  # whether a mirrored image is still of its class
 
 
-class Trained(Section):
-    """What both chapters that draw images say of a class-conditional model that is trained here."""
+class GeneratorTraining(Section):
+    """What chapters 02 and 03 say of a class-conditional generator that is trained here."""
 
-    size: Annotated[int, Field(ge=0, le=2048, multiple_of=8)]  # pixels a side at which a model from elsewhere works; 0: its own
-    given: str  # a CIFAKE download whose FAKE half is the set `given`
-    space: Literal["latent", "pixel"]  # pixel only from scratch
-    channels: Annotated[list[Annotated[int, Field(ge=16, multiple_of=16)]], Field(min_length=1, max_length=4)]  # from scratch
-    fit_steps: Count
-    fit_batch: Count
-    fit_rate: Annotated[float, Field(gt=0, le=1)]
-    fit_snr: Annotated[float, Field(ge=0)]  # min-SNR weighting; 0: none
-
-
-class Inversion(Trained):
-    """02_inversion: one learned conditioning for each real image, and the set `di` drawn between and around them."""
-
-    count: Annotated[int, Field(ge=0)]  # real training images that get one; 0: no inversion in this profile
-    model: Text  # shipped, a diffusers folder, a hub id, or scratch
-    revision: str  # of a hub id
-    prior: Literal["real", "given"]  # the images that a model from scratch learns from
-    known: Annotated[int, Field(ge=0)]  # so many of the images of `given`; 0: as many as there are real ones
-    tokens: Count  # rows of an embedding
-    steps: Count  # updates of each embedding
-    rate: Annotated[float, Field(gt=0, le=10)]
-    schedule: Literal["constant", "cosine"]
-    start: Literal["random", "class", "mean"]
-    timesteps: Literal["uniform", "sensitive"]
-    checks: Count  # parts of the curve of validation losses
-    stop: Annotated[int, Field(ge=0)]  # checks without a new lowest loss that end an embedding; 0: never
-    batch: Count
-    shard: Count  # embeddings in one file
-    images: Count  # of the set `di`
-    alpha: Share  # how far towards another image of the class
-    noise: Annotated[float, Field(ge=0, le=2)]  # added to the embedding
-    guidance: Annotated[float, Field(ge=1, le=30)]  # away from the mean embedding; 1: none
-    sampler_steps: Annotated[int, Field(ge=1, le=1000)]
-    scheduler: Text  # DPMSolver++, or any diffusers scheduler by name
-    guided: Annotated[list[Share], Field(min_length=2, max_length=2)]  # part of the steps with guidance
-    measured: Annotated[int, Field(ge=2)]  # images whose inversion is measured
-    tried: Annotated[int, Field(ge=0)]  # images that are inverted again under faster settings
-    gallery: Annotated[int, Field(ge=1, le=12)]  # sources that are shown
-    alphas: Annotated[list[Share], AfterValidator(_each_once)]  # shown of each source
-    noises: Annotated[list[Annotated[float, Field(ge=0, le=2)]], AfterValidator(_each_once)]
+    model_resolution: Annotated[int, Field(ge=0, le=2048, multiple_of=8, description=(
+        "resolution at which a hub model or folder works, px; 0: its own"))]
+    published_path: Annotated[str, Field(description=(
+        "a CIFAKE download (folder, zip, tar) whose FAKE half is the set `published`"))]
+    space: Annotated[Literal["latent", "pixel"], Field(description=(
+        "what the generator denoises; pixel only from scratch"))]
+    block_out_channels: Annotated[
+        list[Annotated[int, Field(ge=16, multiple_of=16)]],
+        Field(min_length=1, max_length=4, description=(
+            "channels of each level of the U-Net from scratch, finest first"))]
+    generator_train_steps: Annotated[Count, Field(description="training steps of the generator")]
+    generator_batch_size: Annotated[Count, Field(description="images per training step")]
+    generator_lr: Annotated[float, Field(gt=0, le=1, description="peak learning rate")]
+    generator_lr_warmup: Annotated[Share, Field(description=(
+        "share of the steps over which the learning rate rises"))]
+    generator_lr_decay: Annotated[Share, Field(description=(
+        "last share of the steps, over which the learning rate falls to zero"))]
+    generator_weight_decay: Annotated[float, Field(ge=0, le=1, description="of AdamW")]
+    generator_ema_decay: Annotated[float, Field(ge=0, lt=1, description=(
+        "of the moving average of the weights, which is what is kept"))]
+    generator_snr_gamma: Annotated[float, Field(ge=0, description=(
+        "gamma of min-SNR weighting (Hang et al. 2023); 0: none"))]
+    generator_condition_dropout: Annotated[float, Field(ge=0, lt=1, description=(
+        "share of training examples without their class, for guidance"))]
 
 
-class Generation(Trained):
+class Inversion(GeneratorTraining):
+    """02_inversion: one learned embedding per real image, and the set `di` sampled around them."""
+
+    num_embedded: Annotated[int, Field(ge=0, description=(
+        "real training images that get an embedding; 0: no inversion"))]
+    model: Annotated[Text, Field(description=(
+        "shipped, a diffusers folder, a hub id, or scratch: a class-conditional one trained here"))]
+    revision: Annotated[str, Field(description="of a hub id")]
+    generator_data: Annotated[Literal["real", "published"], Field(description=(
+        "images that a generator from scratch is trained on"))]
+    generator_num_images: Annotated[int, Field(ge=0, description=(
+        "how many of the published ones; 0: as many as there are real training images"))]
+    num_vectors: Annotated[Count, Field(description="rows of an embedding")]
+    max_train_steps: Annotated[Count, Field(description="updates of each embedding")]
+    lr: Annotated[float, Field(gt=0, le=10, description="learning rate of the embeddings")]
+    lr_scheduler: Annotated[Literal["constant", "cosine"], Field(description=(
+        "how the learning rate changes over the updates"))]
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="of AdamW")]
+    init: Annotated[Literal["random", "class", "mean"], Field(description=(
+        "where an embedding starts: random, its class, the mean of all classes"))]
+    timestep_sampling: Annotated[Literal["uniform", "sensitive"], Field(description=(
+        "sensitive: more of the timesteps at which the loss depends on the embedding"))]
+    num_validations: Annotated[Count, Field(description="points of the validation curve")]
+    batch_size: Annotated[Count, Field(description="embeddings, or images, at once")]
+    shard_size: Annotated[Count, Field(description="embeddings in one file")]
+    num_images: Annotated[Count, Field(description="images of the set `di`")]
+    interpolation: Annotated[Share, Field(description=(
+        "alpha: how far towards another image of the class"))]
+    embedding_noise: Annotated[float, Field(ge=0, le=2, description=(
+        "lambda: standard deviation of the noise added to the embedding"))]
+    guidance_scale: Annotated[float, Field(ge=1, le=30, description=(
+        "away from the mean embedding; 1: no guidance"))]
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000, description="sampling steps")]
+    scheduler: Annotated[Text, Field(description="DPMSolver++, or a diffusers scheduler by name")]
+    guidance_interval: Annotated[list[Share], Field(min_length=2, max_length=2, description=(
+        "part of the sampling steps with guidance"))]
+    eval_images: Annotated[int, Field(ge=2, description="images whose inversion is measured")]
+    ablation_images: Annotated[int, Field(ge=0, description=(
+        "images that are inverted again under other settings; 0: none"))]
+    gallery: Annotated[int, Field(ge=1, le=12, description="sources that are shown")]
+    shown_interpolations: Annotated[list[Share], AfterValidator(_each_once), Field(description=(
+        "values of alpha that are shown of each source"))]
+    shown_noises: Annotated[
+        list[Annotated[float, Field(ge=0, le=2)]], AfterValidator(_each_once), Field(description=(
+            "values of lambda that are shown of each source"))]
+
+
+class Generation(GeneratorTraining):
     """03_generation: the synthetic images."""
 
-    sets: Annotated[list[Literal["sd", "cd", "given"]], AfterValidator(_each_once)]  # prompted, class-conditional, of others
-    images: Count  # of each set
-    model: Text  # of `sd`: shipped, a diffusers folder, a hub id, or given: the images that somebody else published
-    revision: str  # of a hub id
-    facts: Text  # what the recipes can say of the classes: params/classes/<facts>.yaml
-    recipe: Text  # of the prompts
-    guidance: Annotated[float, Field(ge=1, le=30)]  # 1: none
-    steps: Annotated[int, Field(ge=1, le=1000)]  # of the sampler
-    scheduler: Text  # DPMSolver++, or any diffusers scheduler by name
-    guided: Annotated[list[Share], Field(min_length=2, max_length=2)]  # part of the steps with guidance
-    rescale: Share  # of the guidance
-    batch: Count
-    recipes: Annotated[list[Text], AfterValidator(_each_once)]  # the sweep's recipes, at `guidance`
-    guidances: Annotated[list[Annotated[float, Field(ge=1, le=30)]], AfterValidator(_each_once)]  # at `recipe`
-    sweep: Annotated[int, Field(ge=0)]  # images of each point of the sweep
-    start: Text  # what `cd` is trained from: shipped, scratch, a diffusers folder, or a hub id
-    class_guidance: Annotated[float, Field(ge=1, le=30)]
-    judge_epochs: Count  # of the real-trained classifier that says what it sees in each set
+    sets: Annotated[
+        list[Literal["sd", "cd", "published"]], AfterValidator(_each_once), Field(description=(
+            "sd: prompted; cd: class-conditional, trained on the real images; published: CIFAKE"))]
+    num_images: Annotated[Count, Field(description="images per set")]
+    model: Annotated[Text, Field(description=(
+        "of sd: shipped, a diffusers folder, a hub id, or published: the images of CIFAKE"))]
+    revision: Annotated[str, Field(description="of a hub id")]
+    class_info: Annotated[Text, Field(description=(
+        "what prompts can say of the classes: params/classes/<class_info>.yaml"))]
+    prompt_template: Annotated[Text, Field(description="prompt of sd")]
+    guidance_scale: Annotated[float, Field(ge=1, le=30, description=(
+        "classifier-free guidance of sd; 1: none"))]
+    num_inference_steps: Annotated[int, Field(ge=1, le=1000, description="sampling steps")]
+    scheduler: Annotated[Text, Field(description="DPMSolver++, or a diffusers scheduler by name")]
+    guidance_interval: Annotated[list[Share], Field(min_length=2, max_length=2, description=(
+        "part of the sampling steps with guidance"))]
+    guidance_rescale: Annotated[Share, Field(description="against over-exposure; 0: none")]
+    batch_size: Annotated[Count, Field(description="images sampled at once")]
+    sweep_prompts: Annotated[list[Text], AfterValidator(_each_once), Field(description=(
+        "prompt templates that are compared at guidance_scale"))]
+    sweep_guidance_scales: Annotated[
+        list[Annotated[float, Field(ge=1, le=30)]], AfterValidator(_each_once), Field(description=(
+            "guidance scales that are compared with prompt_template"))]
+    sweep_num_images: Annotated[int, Field(ge=0, description=(
+        "images per point of the sweep; 0: no sweep"))]
+    init_from: Annotated[Text, Field(description=(
+        "what cd is trained from: shipped, scratch, a diffusers folder, or a hub id"))]
+    cd_guidance_scale: Annotated[float, Field(ge=1, le=30, description=(
+        "classifier-free guidance of cd; 1: none"))]
+    reference_epochs: Annotated[Count, Field(description=(
+        "of the reference classifier, which is trained on the real images"))]
 
 
 class Training(Section):

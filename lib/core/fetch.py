@@ -15,7 +15,7 @@ from lib.data.sources import SourceError
 from lib.diffusion import hub
 from lib.diffusion.hub import GeneratorError
 
-HERE = ("", "shipped", "scratch", "given")  # models that nobody has to bring
+HERE = ("", "shipped", "scratch", "published")  # models that nobody has to bring
 OWN = ("world", "digits", "cifar10")  # sources that the project makes or brings itself
 
 
@@ -40,27 +40,28 @@ def fetch(loaded: Settings) -> list[str]:
 
 def wanted(loaded: Settings) -> dict[str, str]:
     """Hub ids of a profile with their revisions."""
-    sections = [loaded.generation] + [loaded.inversion] * (loaded.inversion.count > 0)
+    sections = [loaded.generation] + [loaded.inversion] * (loaded.inversion.num_embedded > 0)
     return {name: section.revision for section in reversed(sections) for name in models(section)}
 
 
 def models(section: Generation | Inversion) -> list[str]:
     """Hub ids among what generates and what training starts from."""
-    named = dict.fromkeys((section.model, *([section.start] if isinstance(section, Generation) else [])))
+    named = dict.fromkeys((section.model, *([section.init_from] if isinstance(section, Generation) else [])))
     return [name for name in named if name not in HERE and not (ROOT / name).is_dir()]
 
 
 def missing(loaded: Settings) -> list[str]:
     """What is not here yet of all that a profile needs from elsewhere, and what brings it."""
-    source, path, facts = loaded.data.source, loaded.data.path, PARAMS / "classes" / f"{loaded.generation.facts}.yaml"
+    source, path, facts = loaded.data.source, loaded.data.path, PARAMS / "classes" / f"{loaded.generation.class_info}.yaml"
     lacking = [f"{name}: `make fetch` brings it" for name, revision in wanted(loaded).items() if not here(name, revision)]
     if source == "cifar10" and not (ROOT / path / "cifar-10-batches-py").is_dir():
         lacking.append(f"CIFAR-10 in {path}: `make fetch` brings it")
     own = {path: f"the images of source {source}"} if source not in OWN else {}
-    own |= {section.given: "images that somebody else made" for section in (loaded.generation, loaded.inversion) if section.given}
+    own |= {section.published_path: "images that somebody else made"
+            for section in (loaded.generation, loaded.inversion) if section.published_path}
     lacking += [f"{name}: {what}, a download of your own" for name, what in own.items() if not downloaded(ROOT / name)]
-    if "sd" in loaded.generation.sets and loaded.generation.model != "given" and not facts.is_file():
-        lacking.append(f"{facts.name} in params/classes: what prompts can say of the classes (generation.facts)")
+    if "sd" in loaded.generation.sets and loaded.generation.model != "published" and not facts.is_file():
+        lacking.append(f"{facts.name} in params/classes: what prompts can say of the classes (generation.class_info)")
     return lacking
 
 

@@ -34,11 +34,13 @@ GRID = 8  # latents a side of a model trained from nothing, where the images are
 
 @artifact("class-conditional-model")
 def trained(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """A generator of the classes of upstream `real` or `given`; resumes from its last checkpoint."""
+    """A generator of the classes of upstream `real` or `published`; resumes from its last checkpoint."""
     (teacher,) = recipe.inputs.values()
     if teacher.kind != given.given.kind and teacher.settings.get("split") != "train":
-        raise GeneratorError("a generator may learn from real training images or from images that somebody else made: give "
-                             f"the recipe of split `train` or of `given`, not {teacher.settings.get('split', teacher.kind)!r}")
+        raise GeneratorError(
+            "a generator may learn from real training images or from images that somebody else made: give "
+            f"the recipe of split `train` or of `published`, not {teacher.settings.get('split', teacher.kind)!r}"
+        )
 
     def write(path: Path) -> None:
         wanted, state = recipe.settings, store.folder(recipe) / "fit"
@@ -46,9 +48,16 @@ def trained(store: Store, recipe: ArtifactSpec) -> FileWriters:
         how = fit.TrainConfig(**wanted["fit"], seed=recipe.seed)
         generator = begin(wanted, real, recipe.seed).to(compute.device(wanted["device"]))
         way, look = probe.learning(store, generator, how.batch), Look(state, len(real.classes))
-        losses = fit.fit(generator, examples(generator, real, wanted["flip"]), how, state, look, way)
-        pack(generator, path, {"losses": losses, "keep": how.keep, "classes": real.classes, "fit": asdict(how)})
+        losses = fit.fit(
+            generator, examples(generator, real, wanted["flip"]), how, state, look, way
+        )
+        pack(
+            generator,
+            path,
+            {"losses": losses, "keep": how.keep, "classes": real.classes, "fit": asdict(how)},
+        )
         shutil.rmtree(state, ignore_errors=True)
+
     return {"generator.safetensors": write}
 
 
@@ -60,9 +69,13 @@ def opened(artifact: Artifact, device: str = "auto") -> tuple[Generator, dict]:
 def begin(wanted: dict, real: ImageSet, seed: int) -> Generator:
     """What training starts from: a text-to-image model whose words become a table of classes, or nothing."""
     if wanted["start"] == SCRATCH:
-        return from_nothing(real, wanted["space"], wanted["channels"], seed, min(200, wanted["fit"]["steps"]))
+        return from_nothing(
+            real, wanted["space"], wanted["channels"], seed, min(200, wanted["fit"]["steps"])
+        )
     if wanted["space"] == "pixel":
-        raise GeneratorError("generation.space = 'pixel' needs generation.start = 'scratch': pretrained weights have latents")
+        raise GeneratorError(
+            "generation.space = 'pixel' needs generation.init_from = 'scratch': pretrained weights have latents"
+        )
     return with_classes(loaded(wanted["start"], wanted["revision"], wanted["device"]), real.classes)
 
 
@@ -78,20 +91,29 @@ def with_classes(text: Generator, classes: tuple[str, ...]) -> Generator:
     return Generator(unet, text.scheduler, text.vae, table=table)
 
 
-def from_nothing(real: ImageSet, space: str, channels: Sequence[int], seed: int, refining: int) -> Generator:
+def from_nothing(
+    real: ImageSet, space: str, channels: Sequence[int], seed: int, refining: int
+) -> Generator:
     """Untrained, of the images' own size; in latent space with an autoencoder of their own patches."""
     size = real.images.shape[1]
     vae = patches(real.images, seed, refining) if space == "latent" else None
-    attention = tuple(level > 0 or len(channels) == 1 for level in range(len(channels)))  # none at the finest level
-    return Generator.build(Design(size, tuple(channels), attention, classes=len(real.classes)), vae, seed=seed)
+    attention = tuple(
+        level > 0 or len(channels) == 1 for level in range(len(channels))
+    )  # none at the finest level
+    return Generator.build(
+        Design(size, tuple(channels), attention, classes=len(real.classes)), vae, seed=seed
+    )
 
 
 def patches(pictures: np.ndarray, seed: int, steps: int) -> PatchAutoencoder:
     """An autoencoder to a grid of 8 x 8 (more from 128 px on), closed form, its decoder refined for a moment."""
     size = pictures.shape[1]
     halvings = int(np.clip(np.log2(size / GRID), 1, 3))
-    vae = PatchAutoencoder(latent_channels=min(16, 3 * 4**halvings), block_out_channels=(3, 24, 48, 96)[:halvings + 1],
-                           sample_size=size)
+    vae = PatchAutoencoder(
+        latent_channels=min(16, 3 * 4**halvings),
+        block_out_channels=(3, 24, 48, 96)[: halvings + 1],
+        sample_size=size,
+    )
     vae.fit_patches(pixels(pictures[:4000]))
     refine(vae, torch.from_numpy(pictures), steps, 64, 2e-3, seed)
     return vae
@@ -116,18 +138,51 @@ class Look:
         self.folder, self.classes = folder, classes
 
     def __call__(self, step: int, generator: Generator) -> None:
-        drawn = list(sample(generator, generator.classes(range(self.classes)), range(self.classes), Sampler(steps=8)))
+        drawn = list(
+            sample(
+                generator,
+                generator.classes(range(self.classes)),
+                range(self.classes),
+                Sampler(num_inference_steps=8),
+            )
+        )
         path = self.folder / f"step-{step:06}.png"
         cv2.imwrite(str(path), np.concatenate([one.image for one in drawn], 1)[..., ::-1])
         progress.say(f"samples at step {step}: {path}")
 
 
-def recipe(section, study, data: dict, start: str, revision: str = "", **teacher: ArtifactSpec) -> ArtifactSpec:
-    """The training that a section of the settings describes; `teacher` is real=recipe or given=recipe."""
-    how = fit.TrainConfig(section.fit_steps, section.fit_batch, section.fit_rate, warmup=section.fit_steps // 10,
-                     decay=0.5, ema=0.99, snr=section.fit_snr, keep=max(20, section.fit_steps // 3))
+def recipe(
+    section, study, data: dict, start: str, revision: str = "", **teacher: ArtifactSpec
+) -> ArtifactSpec:
+    """The training that a section of the settings describes; `teacher` is real=recipe or published=recipe."""
+    steps = section.generator_train_steps
+    how = fit.TrainConfig(
+        steps,
+        section.generator_batch_size,
+        section.generator_lr,
+        warmup=int(section.generator_lr_warmup * steps),
+        decay=section.generator_lr_decay,
+        ema=section.generator_ema_decay,
+        drop=section.generator_condition_dropout,
+        snr=section.generator_snr_gamma,
+        weight_decay=section.generator_weight_decay,
+        keep=max(20, steps // 3),
+    )
     how = {name: value for name, value in asdict(how).items() if name != "seed"}
-    own = {"revision": "", "print": "", "channels": section.channels} if start == SCRATCH else \
-        {"revision": revision, "print": fingerprint(start)}
-    return trained({"start": start, "space": section.space, "fit": how, "flip": data["flip"], "device": study.device} | own,
-                   study.seed, **teacher)
+    own = (
+        {"revision": "", "print": "", "channels": section.block_out_channels}
+        if start == SCRATCH
+        else {"revision": revision, "print": fingerprint(start)}
+    )
+    return trained(
+        {
+            "start": start,
+            "space": section.space,
+            "fit": how,
+            "flip": data["flip"],
+            "device": study.device,
+        }
+        | own,
+        study.seed,
+        **teacher,
+    )

@@ -26,7 +26,16 @@ from lib.data.checks import thumbnails
 from lib.data.imageset import ImageSet
 from lib.diffusion import conditional
 from lib.diffusion import precision as probe
-from lib.diffusion.inversion import Inversion, InversionError, Inverted, Pictures, class_conditioning, encoded, invert, validation
+from lib.diffusion.inversion import (
+    Inversion,
+    InversionError,
+    Inverted,
+    Pictures,
+    class_conditioning,
+    encoded,
+    invert,
+    validation,
+)
 from lib.diffusion.model import Generator
 from lib.diffusion.models import loaded
 from lib.diffusion.sample import Sampler, sample
@@ -55,34 +64,59 @@ def embeddings(store: Store, recipe: ArtifactSpec) -> FileWriters:
     wanted = recipe.settings
     split = recipe.inputs["real"].settings.get("split")
     if split != "train":
-        raise InversionError(f"only training images may be inverted, these are of split {split!r}: the test set is sacred. "
-                             "Give the recipe of split 'train' as `real`")
+        raise InversionError(
+            f"only training images may be inverted, these are of split {split!r}: the test set is sacred. "
+            "Give the recipe of split 'train' as `real`"
+        )
     have = recipe.inputs["real"].settings["count"]
     if not 1 <= wanted["count"] <= have:
-        raise InversionError(f"embeddings of {wanted['count']} images are wanted, of {have}: raise data.train or ask for fewer")
+        raise InversionError(
+            f"embeddings of {wanted['count']} images are wanted, of {have}: raise data.train or ask for fewer"
+        )
 
     def write(positions: range, path: Path) -> None:
         real = images.load(store.make(recipe.inputs["real"])).take(positions)
         generator = generator_of(store, recipe)
         latents, spread = encoded(generator, real.images)
-        found = invert(generator, latents, real.labels, real.sources, Inversion(**wanted["inversion"]), recipe.seed,
-                       class_conditioning(generator, real.classes), spread)
+        found = invert(
+            generator,
+            latents,
+            real.labels,
+            real.sources,
+            Inversion(**wanted["inversion"]),
+            recipe.seed,
+            class_conditioning(generator, real.classes),
+            spread,
+        )
         keep(path, Learned(found, real.labels, real.sources, real.classes))
 
     starts = range(0, wanted["count"], wanted["shard"])
-    return {f"embeddings-{i:05}-of-{len(starts):05}.safetensors":
-            functools.partial(write, range(s, min(s + wanted["shard"], wanted["count"]))) for i, s in enumerate(starts)}
+    return {
+        f"embeddings-{i:05}-of-{len(starts):05}.safetensors": functools.partial(
+            write, range(s, min(s + wanted["shard"], wanted["count"]))
+        )
+        for i, s in enumerate(starts)
+    }
 
 
 def keep(path: Path, learned: Learned) -> None:
     """One shard."""
     tensors = {name: value.contiguous() for name, value in vars(learned.inverted).items()}
-    facts = {"ids": learned.ids, "classes": learned.classes}  # one key: the order of several is not the same every time
+    facts = {
+        "ids": learned.ids,
+        "classes": learned.classes,
+    }  # one key: the order of several is not the same every time
     try:
-        save_file(tensors | {"labels": torch.as_tensor(learned.labels)}, path, {"facts": json.dumps(facts)})
+        save_file(
+            tensors | {"labels": torch.as_tensor(learned.labels)},
+            path,
+            {"facts": json.dumps(facts)},
+        )
     except (OSError, SafetensorError) as error:
-        raise InversionError(f"embeddings cannot be written: {error}. Make room and give the same command again: every file that "
-                             f"is done stays and is not made again.\n{path}") from error
+        raise InversionError(
+            f"embeddings cannot be written: {error}. Make room and give the same command again: every file that "
+            f"is done stays and is not made again.\n{path}"
+        ) from error
 
 
 def opened(artifact: Artifact) -> Learned:
@@ -115,8 +149,12 @@ def inverted(store: Store, recipe: ArtifactSpec) -> FileWriters:
 def generator_of(store: Store, recipe: ArtifactSpec) -> Generator:
     """The generator of a recipe's settings, or its upstream one that was trained here, in what it runs fastest in."""
     wanted, own = recipe.settings, recipe.inputs.get("generator")
-    return probe.tuned(store, _trained(store.make(own).folder, wanted["device"]) if own else
-                       loaded(wanted["model"], wanted["revision"], wanted["device"], wanted.get("size", 0)))
+    return probe.tuned(
+        store,
+        _trained(store.make(own).folder, wanted["device"])
+        if own
+        else loaded(wanted["model"], wanted["revision"], wanted["device"], wanted.get("size", 0)),
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -149,25 +187,49 @@ def planned(store: Store, recipe: ArtifactSpec) -> FileWriters:
     return {name: functools.partial(write, positions) for name, positions in parts.items()}
 
 
-def draw(generator: Generator, learned: Learned, wanted: dict, seed: int, positions: Sequence[int]) -> ImageSet:
+def draw(
+    generator: Generator, learned: Learned, wanted: dict, seed: int, positions: Sequence[int]
+) -> ImageSet:
     """The images at these positions of an inversion set: classes and in each its sources in turn, partners by seed."""
     places = []
     for position, i in zip(positions, order(learned.labels, positions), strict=True):
         own = seed_of(seed, "inversion", position)
-        places.append(Place(i, partner(learned.labels, i, own), wanted["alpha"], wanted["noise"], own))
+        places.append(
+            Place(
+                i,
+                partner(learned.labels, i, own),
+                wanted["interpolation"],
+                wanted["embedding_noise"],
+                own,
+            )
+        )
     return follow(generator, learned, places, wanted)
 
 
-def follow(generator: Generator, learned: Learned, places: Sequence[Place], wanted: dict) -> ImageSet:
+def follow(
+    generator: Generator, learned: Learned, places: Sequence[Place], wanted: dict
+) -> ImageSet:
     """The images at these places, with the two sources of each."""
-    sampler = Sampler(**{**wanted["sampler"], "guided": tuple(wanted["sampler"].get("guided", (0.0, 1.0)))})
+    sampler = Sampler(
+        **{
+            **wanted["sampler"],
+            "guidance_interval": tuple(wanted["sampler"].get("guidance_interval", (0.0, 1.0))),
+        }
+    )
     conditioning = torch.stack([between(learned, place) for place in places])
-    drawn = list(sample(generator, conditioning, [place.seed for place in places], sampler, learned.mean()))
+    drawn = list(
+        sample(generator, conditioning, [place.seed for place in places], sampler, learned.mean())
+    )
     labels = learned.labels[[place.first for place in places]]
     made = collected(drawn, labels, learned.classes, [""] * len(drawn), wanted["resolution"])
     names, partners = (tuple(learned.ids[place[k]] for place in places) for k in (0, 1))
-    columns = {"first": list(names), "second": list(partners), "alone": [a == b for a, b in zip(names, partners, strict=True)],
-               "alpha": [float(place.alpha) for place in places], "noise": [float(place.noise) for place in places]}
+    columns = {
+        "first": list(names),
+        "second": list(partners),
+        "alone": [a == b for a, b in zip(names, partners, strict=True)],
+        "alpha": [float(place.alpha) for place in places],
+        "noise": [float(place.noise) for place in places],
+    }
     return replace(made, sources=names, columns=made.columns | columns)
 
 
@@ -182,7 +244,15 @@ def partner(labels: np.ndarray, i: int, seed: int) -> int:
     """Another image of the class of i, chosen by the seed; i itself where it is alone."""
     others = np.flatnonzero(labels == labels[i])
     others = others[others != i]
-    return int(others[int(torch.randint(len(others), (), generator=compute.generator(seed, "partner")))]) if len(others) else i
+    return (
+        int(
+            others[
+                int(torch.randint(len(others), (), generator=compute.generator(seed, "partner")))
+            ]
+        )
+        if len(others)
+        else i
+    )
 
 
 def between(learned: Learned, place: Place) -> torch.Tensor:
@@ -199,7 +269,9 @@ def between(learned: Learned, place: Place) -> torch.Tensor:
 def ranks(drawn: np.ndarray, real: np.ndarray, own: Sequence[int]) -> np.ndarray:
     """Rank (n,), 1 is nearest, of each drawn image's source, real[own], among all real images, by their thumbnails."""
     ours, theirs = thumbnails(drawn), thumbnails(real)
-    distances = ((ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * ours @ theirs.T).astype(np.float64)
+    distances = ((ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * ours @ theirs.T).astype(
+        np.float64
+    )
     return 1 + (distances < distances[np.arange(len(own)), own][:, None]).sum(1)
 
 
@@ -217,13 +289,21 @@ def identified(store: Store, recipe: ArtifactSpec) -> FileWriters:
     def write(positions: range, path: Path) -> None:
         learned = opened(store.make(recipe.inputs["embeddings"]))
         generator = generator_of(store, recipe)
-        latents, spread = encoded(generator, images.load(store.make(recipe.inputs["real"])).images[:positions.stop])
-        hits = identification(generator, Pictures(latents, learned.ids, recipe.seed, spread), learned, positions)
+        latents, spread = encoded(
+            generator, images.load(store.make(recipe.inputs["real"])).images[: positions.stop]
+        )
+        hits = identification(
+            generator, Pictures(latents, learned.ids, recipe.seed, spread), learned, positions
+        )
         save_file({"identified": torch.from_numpy(hits)}, path)
 
     starts = range(0, wanted["count"], wanted["shard"])
-    return {f"identified-{i:05}-of-{len(starts):05}.safetensors":
-            functools.partial(write, range(s, min(s + wanted["shard"], wanted["count"]))) for i, s in enumerate(starts)}
+    return {
+        f"identified-{i:05}-of-{len(starts):05}.safetensors": functools.partial(
+            write, range(s, min(s + wanted["shard"], wanted["count"]))
+        )
+        for i, s in enumerate(starts)
+    }
 
 
 def hits(artifact: Artifact) -> np.ndarray:
@@ -231,12 +311,23 @@ def hits(artifact: Artifact) -> np.ndarray:
     return np.concatenate([load_file(path)["identified"].numpy() for path in artifact.files])
 
 
-def identification(generator: Generator, pictures: Pictures, learned: Learned, index: Sequence[int],
-                   batch: int = 64) -> np.ndarray:
+def identification(
+    generator: Generator,
+    pictures: Pictures,
+    learned: Learned,
+    index: Sequence[int],
+    batch: int = 64,
+) -> np.ndarray:
     """Whether (k,) the loss of each image i of `index` is lowest under its own embedding among ten, half of its class."""
-    pairs = [(i, j) for i in index
-             for j in (i, *rivals(learned.labels, i, compute.generator(pictures.seed, "rivals", learned.ids[i])))]
-    parts = [pairs[start:start + 80] for start in range(0, len(pairs), 80)]
+    pairs = [
+        (i, j)
+        for i in index
+        for j in (
+            i,
+            *rivals(learned.labels, i, compute.generator(pictures.seed, "rivals", learned.ids[i])),
+        )
+    ]
+    parts = [pairs[start : start + 80] for start in range(0, len(pairs), 80)]
     found = []
     for part in progress.each("identify", parts):
         image, embedding = ([pair[k] for pair in part] for k in (0, 1))
@@ -248,9 +339,12 @@ def identification(generator: Generator, pictures: Pictures, learned: Learned, i
 def rivals(labels: np.ndarray, i: int, own: torch.Generator) -> list[int]:
     """Nine other images, five of them of the class of i where it has so many."""
     mixed = torch.randperm(len(labels), generator=own).numpy()
-    same, rest = ([j for j in mixed if j != i and (labels[j] == labels[i]) == wanted] for wanted in (True, False))
-    some = same[:max((OTHERS + 1) // 2, OTHERS - len(rest))]
-    return [int(j) for j in [*some, *rest[:OTHERS - len(some)]]]
+    same, rest = (
+        [j for j in mixed if j != i and (labels[j] == labels[i]) == wanted]
+        for wanted in (True, False)
+    )
+    some = same[: max((OTHERS + 1) // 2, OTHERS - len(rest))]
+    return [int(j) for j in [*some, *rest[: OTHERS - len(some)]]]
 
 
 def diversity(drawn: np.ndarray, groups: Sequence) -> np.ndarray:

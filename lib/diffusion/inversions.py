@@ -11,68 +11,149 @@ from lib.core.compute import seed_of
 from lib.core.store import ArtifactSpec, Store
 from lib.data import cifake as given
 from lib.diffusion import conditional
-from lib.diffusion.embeddings import Place, embeddings, identified, inverted, opened, order, partner, planned
+from lib.diffusion.embeddings import (
+    Place,
+    embeddings,
+    identified,
+    inverted,
+    opened,
+    order,
+    partner,
+    planned,
+)
 from lib.diffusion.inversion import Inversion, Inverted
 from lib.diffusion.models import fingerprint
 
 AGAIN = 2  # reconstructions of each measured image, from other noise: what an embedding leaves open
 STRIP = 7  # images on the way from one source to another
-FASTER = {"steps t where the loss is sensitive": {"timesteps": "sensitive"},
-          "each image stops by itself": {"stop": 1, "checks": 10}, "a single token": {"tokens": 1}, "half the steps": {}}
+FASTER = {
+    "steps t where the loss is sensitive": {"timestep_sampling": "sensitive"},
+    "each image stops by itself": {"stop": 1, "num_validations": 10},
+    "a single token": {"num_vectors": 1},
+    "half the steps": {},
+}
 
 
-def recipes(inversion, study, data: dict, real: ArtifactSpec, labels: np.ndarray) -> dict[str, ArtifactSpec]:
+def recipes(
+    inversion, study, data: dict, real: ArtifactSpec, labels: np.ndarray
+) -> dict[str, ArtifactSpec]:
     """Everything, from section `inversion` and the labels of the real training images; nothing where none are inverted."""
-    if not inversion.count:
+    if not inversion.num_embedded:
         return {}
-    seed, labels = study.seed, labels[:inversion.count]
+    seed, labels = study.seed, labels[: inversion.num_embedded]
     scratch = inversion.model == conditional.SCRATCH
-    model = {"model": inversion.model, "revision": inversion.revision, "print": "" if scratch else fingerprint(inversion.model),
-             "device": study.device} | ({"size": inversion.size} if inversion.size else {})
+    model = {
+        "model": inversion.model,
+        "revision": inversion.revision,
+        "print": "" if scratch else fingerprint(inversion.model),
+        "device": study.device,
+    } | ({"size": inversion.model_resolution} if inversion.model_resolution else {})
     frozen = {"generator": prior(inversion, study, data, real)} if scratch else {}
-    learned = embeddings(model | {"count": len(labels), "shard": inversion.shard, "inversion": asdict(how(inversion))}, seed,
-                         real=real, **frozen)
-    sampler = {"guidance": inversion.guidance, "steps": inversion.sampler_steps, "scheduler": inversion.scheduler,
-               "guided": inversion.guided, "batch": inversion.batch}
-    drawn = model | {"resolution": data["resolution"], "shard": 4 * inversion.batch, "sampler": sampler}
-    measured = min(inversion.measured, len(labels))
-    plans = {"rebuilt": rebuilt(measured, seed), "ways": ways(labels, inversion, seed), "strips": strips(labels, inversion, seed)}
-    return {"embeddings": learned,
-            "di": inverted(drawn | {"count": inversion.images, "alpha": inversion.alpha, "noise": inversion.noise}, seed,
-                           embeddings=learned, **frozen),
-            **{name: planned(drawn | {"plan": plan}, seed, embeddings=learned, **frozen) for name, plan in plans.items()},
-            "identified": identified(model | {"count": measured, "shard": 20}, seed, embeddings=learned, real=real, **frozen)}
+    learned = embeddings(
+        model
+        | {
+            "count": len(labels),
+            "shard": inversion.shard_size,
+            "inversion": asdict(how(inversion)),
+        },
+        seed,
+        real=real,
+        **frozen,
+    )
+    sampler = {
+        "guidance_scale": inversion.guidance_scale,
+        "num_inference_steps": inversion.num_inference_steps,
+        "scheduler": inversion.scheduler,
+        "guidance_interval": inversion.guidance_interval,
+        "batch_size": inversion.batch_size,
+    }
+    drawn = model | {
+        "resolution": data["resolution"],
+        "shard": 4 * inversion.batch_size,
+        "sampler": sampler,
+    }
+    measured = min(inversion.eval_images, len(labels))
+    plans = {
+        "rebuilt": rebuilt(measured, seed),
+        "ways": ways(labels, inversion, seed),
+        "strips": strips(labels, inversion, seed),
+    }
+    return {
+        "embeddings": learned,
+        "di": inverted(
+            drawn
+            | {
+                "count": inversion.num_images,
+                "interpolation": inversion.interpolation,
+                "embedding_noise": inversion.embedding_noise,
+            },
+            seed,
+            embeddings=learned,
+            **frozen,
+        ),
+        **{
+            name: planned(drawn | {"plan": plan}, seed, embeddings=learned, **frozen)
+            for name, plan in plans.items()
+        },
+        "identified": identified(
+            model | {"count": measured, "shard": 20}, seed, embeddings=learned, real=real, **frozen
+        ),
+    }
 
 
 def prior(inversion, study, data: dict, real: ArtifactSpec) -> ArtifactSpec:
     """The training of a class-conditional model from scratch that is then frozen: on real images, or on somebody else's only."""
-    if inversion.prior == "real":
+    if inversion.generator_data == "real":
         return conditional.recipe(inversion, study, data, conditional.SCRATCH, real=real)
-    count = inversion.known or real.settings["count"]
-    others = given.recipe(inversion.given, count, data["resolution"], study.seed, data["bad_files"])
-    return conditional.recipe(inversion, study, data, conditional.SCRATCH, given=others)
+    count = inversion.generator_num_images or real.settings["count"]
+    others = given.recipe(
+        inversion.published_path, count, data["resolution"], study.seed, data["bad_files"]
+    )
+    return conditional.recipe(inversion, study, data, conditional.SCRATCH, published=others)
 
 
 def how(inversion, **changes) -> Inversion:
     """Section `inversion` as the library takes it."""
-    return Inversion(**{f.name: getattr(inversion, f.name) for f in fields(Inversion) if hasattr(inversion, f.name)} | changes)
+    return Inversion(
+        **{
+            f.name: getattr(inversion, f.name)
+            for f in fields(Inversion)
+            if hasattr(inversion, f.name)
+        }
+        | changes
+    )
 
 
 def rebuilt(count: int, seed: int) -> list[Place]:
     """Each of the first images from its own embedding, AGAIN times."""
-    return [Place(i, i, 0.0, 0.0, seed_of(seed, "rebuilt", i, k)) for i in range(count) for k in range(AGAIN)]
+    return [
+        Place(i, i, 0.0, 0.0, seed_of(seed, "rebuilt", i, k))
+        for i in range(count)
+        for k in range(AGAIN)
+    ]
 
 
 def ways(labels: np.ndarray, inversion, seed: int) -> list[Place]:
     """For sources of several classes: itself, then towards another by each alpha, then aside by each noise; one seed a source."""
-    steps = [(0.0, 0.0), *((alpha, 0.0) for alpha in inversion.alphas), *((0.0, noise) for noise in inversion.noises)]
-    return [Place(i, j, *step, own) for i, j, own in _pairs(labels, inversion.gallery, seed) for step in steps]
+    steps = [
+        (0.0, 0.0),
+        *((alpha, 0.0) for alpha in inversion.shown_interpolations),
+        *((0.0, noise) for noise in inversion.shown_noises),
+    ]
+    return [
+        Place(i, j, *step, own)
+        for i, j, own in _pairs(labels, inversion.gallery, seed)
+        for step in steps
+    ]
 
 
 def strips(labels: np.ndarray, inversion, seed: int) -> list[Place]:
     """For the same sources: all the way to the other, in equal steps."""
-    return [Place(i, j, float(alpha), 0.0, own) for i, j, own in _pairs(labels, inversion.gallery, seed)
-            for alpha in np.linspace(0, 1, STRIP)]
+    return [
+        Place(i, j, float(alpha), 0.0, own)
+        for i, j, own in _pairs(labels, inversion.gallery, seed)
+        for alpha in np.linspace(0, 1, STRIP)
+    ]
 
 
 def _pairs(labels: np.ndarray, count: int, seed: int) -> list[tuple[int, int, int]]:
@@ -84,9 +165,21 @@ def _pairs(labels: np.ndarray, count: int, seed: int) -> list[tuple[int, int, in
 def faster(learned: ArtifactSpec, count: int) -> dict[str, ArtifactSpec]:
     """The first images again, under settings that could save time."""
     wanted, known = learned.settings, learned.settings["inversion"]
-    changes = FASTER | {"half the steps": {"steps": max(1, known["steps"] // 2)}}
-    return {name: embeddings(wanted | {"count": min(count, wanted["count"]), "inversion": known | change}, learned.seed,
-                             **learned.inputs) for name, change in changes.items()} if count else {}
+    changes = FASTER | {
+        "half the steps": {"max_train_steps": max(1, known["max_train_steps"] // 2)}
+    }
+    return (
+        {
+            name: embeddings(
+                wanted | {"count": min(count, wanted["count"]), "inversion": known | change},
+                learned.seed,
+                **learned.inputs,
+            )
+            for name, change in changes.items()
+        }
+        if count
+        else {}
+    )
 
 
 def speeds(store: Store, learned: ArtifactSpec, others: dict[str, ArtifactSpec]) -> pd.DataFrame:
@@ -94,8 +187,14 @@ def speeds(store: Store, learned: ArtifactSpec, others: dict[str, ArtifactSpec])
     rows = []
     for name, recipe in others.items():
         base, found = (opened(store.make(each)).inverted for each in (learned, recipe))
-        rows.append({"setting": name, "loss": (found.losses - base.losses[:len(found.losses)]).numpy(),
-                     "updates": updates(recipe, found), "base": updates(learned, base)})
+        rows.append(
+            {
+                "setting": name,
+                "loss": (found.losses - base.losses[: len(found.losses)]).numpy(),
+                "updates": updates(recipe, found),
+                "base": updates(learned, base),
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -19,8 +19,14 @@ from lib.core import progress
 from lib.core.compute import seed_of
 from lib.diffusion.model import Generator, GeneratorError, to_uint8
 
-SCHEDULERS = {"DPMSolver++": "DPMSolverMultistepScheduler", "DDIM": "DDIMScheduler", "DDPM": "DDPMScheduler",
-              "PNDM": "PNDMScheduler", "Euler": "EulerDiscreteScheduler", "UniPC": "UniPCMultistepScheduler"}
+SCHEDULERS = {
+    "DPMSolver++": "DPMSolverMultistepScheduler",
+    "DDIM": "DDIMScheduler",
+    "DDPM": "DDPMScheduler",
+    "PNDM": "PNDMScheduler",
+    "Euler": "EulerDiscreteScheduler",
+    "UniPC": "UniPCMultistepScheduler",
+}
 TRIES = 3  # draws of one image before its faults are let stand and reported
 
 
@@ -39,26 +45,38 @@ class Drawn:
 class Sampler:
     """How to sample."""
 
-    guidance: float = 3.0  # 1: none; the images follow the prompt more and vary less as it grows
-    steps: int = 16
+    guidance_scale: float = (
+        3.0  # 1: none; the images follow the prompt more and vary less as it grows
+    )
+    num_inference_steps: int = 16
     scheduler: str = "DPMSolver++"  # or a diffusers class name
-    guided: tuple[float, float] = (0.0, 1.0)  # part of the steps with guidance (Kynkäänniemi et al. 2024); less is faster
-    rescale: float = 0.0  # of guidance, against over-exposure (Lin et al. 2023)
-    batch: int = 64
+    guidance_interval: tuple[float, float] = (
+        0.0,
+        1.0,
+    )  # part of the steps with guidance (Kynkäänniemi et al. 2024); less is faster
+    guidance_rescale: float = 0.0  # of guidance, against over-exposure (Lin et al. 2023)
+    batch_size: int = 64
 
 
 PLAIN = Sampler()
 
 
-def sample(generator: Generator, conditioning: Sequence[str] | torch.Tensor, seeds: Sequence[int],
-           sampler: Sampler = PLAIN, against: torch.Tensor | None = None) -> Iterator[Drawn]:
+def sample(
+    generator: Generator,
+    conditioning: Sequence[str] | torch.Tensor,
+    seeds: Sequence[int],
+    sampler: Sampler = PLAIN,
+    against: torch.Tensor | None = None,
+) -> Iterator[Drawn]:
     """One image for each prompt, or row of conditioning (n, tokens, width), and its seed, in order.
 
     `against` (tokens, width) is what guidance pushes away from; by default no words or no class.
     """
     if len(conditioning) != len(seeds):
-        raise GeneratorError(f"{len(conditioning)} prompts or conditionings for {len(seeds)} seeds: give one each")
-    batch, start = sampler.batch, 0
+        raise GeneratorError(
+            f"{len(conditioning)} prompts or conditionings for {len(seeds)} seeds: give one each"
+        )
+    batch, start = sampler.batch_size, 0
     while start < len(seeds):
         part = slice(start, start + batch)
         try:
@@ -78,10 +96,14 @@ def smaller(generator: Generator, batch: int) -> int:
         generator.unet.set_attention_slice("auto")
         if hasattr(vae, "enable_slicing"):
             vae.enable_slicing()
-        progress.say(f"out of memory at {batch} images a batch: attention and autoencoder go slice by slice")
+        progress.say(
+            f"out of memory at {batch} images a batch: attention and autoencoder go slice by slice"
+        )
         return batch
     if batch == 1:
-        raise GeneratorError("out of memory with one image a batch: a smaller model, or a device with more memory, is needed")
+        raise GeneratorError(
+            "out of memory with one image a batch: a smaller model, or a device with more memory, is needed"
+        )
     progress.say(f"out of memory at {batch} images a batch: going on with {batch // 2}")
     return batch // 2
 
@@ -102,7 +124,9 @@ def _faultless(generator, conditioning, seeds, sampler, against) -> list[Drawn]:
         finite = images.isfinite().flatten(1).all(1).tolist()
         for i, seed, image, sound in zip(wrong, again, to_uint8(images), finite, strict=True):
             before = (*drawn[i].faults, drawn[i].fault) if attempt else ()
-            drawn[i] = replace(drawn[i], image=image, seed=seed, faults=before, fault=fault_of(image, sound))
+            drawn[i] = replace(
+                drawn[i], image=image, seed=seed, faults=before, fault=fault_of(image, sound)
+            )
         wrong = [i for i in wrong if drawn[i].fault]
         if not wrong:
             break
@@ -118,34 +142,45 @@ def fault_of(image: np.ndarray, finite: bool = True) -> str:
     return "constant" if np.ptp(image.reshape(-1, image.shape[-1]), axis=0).max() == 0 else ""
 
 
-def noise_of(seeds: Sequence[int], shape: tuple[int, int, int]) -> tuple[torch.Tensor, list[torch.Generator]]:
+def noise_of(
+    seeds: Sequence[int], shape: tuple[int, int, int]
+) -> tuple[torch.Tensor, list[torch.Generator]]:
     """Each image's noise (n, c, h, w) float32 from its own seed on the CPU, and the generators for noise to come."""
     own = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     return torch.stack([torch.randn(shape, generator=each) for each in own]), own
 
 
 @torch.no_grad()
-def denoise(generator: Generator, conditioning: torch.Tensor, seeds: Sequence[int], sampler: Sampler,
-            against: torch.Tensor | None = None) -> torch.Tensor:
+def denoise(
+    generator: Generator,
+    conditioning: torch.Tensor,
+    seeds: Sequence[int],
+    sampler: Sampler,
+    against: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Float images (n, 3, h, w) of one batch: the loop of diffusers' pipeline with noise of each image's own."""
     scheduler = scheduler_of(generator, sampler.scheduler)
-    scheduler.set_timesteps(sampler.steps, device=generator.device)
+    scheduler.set_timesteps(sampler.num_inference_steps, device=generator.device)
     noise, own = noise_of(seeds, generator.shape)
     latents = noise.to(generator.device, generator.dtype) * scheduler.init_noise_sigma
     empty = generator.condition(generator.nothing())[0] if against is None else against
     conditioning = conditioning.to(generator.device, generator.dtype)
     pair = torch.cat([empty.to(conditioning).expand_as(conditioning), conditioning])
-    extra = {"generator": own} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    first, last = (share * len(scheduler.timesteps) for share in sampler.guided)
+    extra = (
+        {"generator": own} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    )
+    first, last = (share * len(scheduler.timesteps) for share in sampler.guidance_interval)
     for step, t in enumerate(scheduler.timesteps):
-        guided = sampler.guidance != 1 and first <= step < last
+        guided = sampler.guidance_scale != 1 and first <= step < last
         both = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, t)
         output = generator.predict(both, t, pair if guided else conditioning)
         if guided:
             away, towards = output.chunk(2)
-            output = away + sampler.guidance * (towards - away)
-            if sampler.rescale:
-                output = rescale_noise_cfg(output, towards, guidance_rescale=sampler.rescale)
+            output = away + sampler.guidance_scale * (towards - away)
+            if sampler.guidance_rescale:
+                output = rescale_noise_cfg(
+                    output, towards, guidance_rescale=sampler.guidance_rescale
+                )
         latents = scheduler.step(output, t, latents, return_dict=False, **extra)[0]
     return generator.decode(latents)
 
@@ -154,10 +189,14 @@ def scheduler_of(generator: Generator, name: str):
     """A fresh diffusers scheduler with the noise levels that the generator was trained on."""
     kind = getattr(diffusers, SCHEDULERS.get(name, name), None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise GeneratorError(f"no scheduler named {name!r}: use one of {', '.join(SCHEDULERS)}, or the class name of "
-                             "any other in diffusers.schedulers")
+        raise GeneratorError(
+            f"no scheduler named {name!r}: use one of {', '.join(SCHEDULERS)}, or the class name of "
+            "any other in diffusers.schedulers"
+        )
     options = {"clip_sample": False} if "clip_sample" in inspect.signature(kind).parameters else {}
-    return kind.from_config(generator.scheduler.config, **options)  # their default clips, which is for pixels only
+    return kind.from_config(
+        generator.scheduler.config, **options
+    )  # their default clips, which is for pixels only
 
 
 def _rows(generator: Generator, conditioning, index: list[int]) -> torch.Tensor:

@@ -62,7 +62,7 @@ def variety(images: ImageSet) -> dict[str, float]:
         apart[own] = (cdist(small[own], small[own]) / np.sqrt(small.shape[1])).sum(1)
         pairs[own] = len(own) - 1
     if not pairs.any():
-        raise ValueError(f"{len(images)} images hold no two of one class to compare; raise generation.sweep")
+        raise ValueError(f"{len(images)} images hold no two of one class to compare; raise generation.sweep_num_images")
     mean, left = apart.sum() / pairs.sum(), pairs.sum() - 2 * pairs
     without = np.where(left > 0, (apart.sum() - 2 * apart) / np.maximum(left, 1), apart.sum() / pairs.sum())
     half = 1.96 * np.sqrt((len(images) - 1) / len(images) * np.square(without - without.mean()).sum())

@@ -102,7 +102,7 @@ def amounts(recipes: list[ArtifactSpec], known: Known) -> dict[str, int]:
 
 def sets(known: Known, store: Store) -> dict[str, dict]:
     """The image sets: how many images, in how many steps of the sampler, and whether they are there."""
-    return {name: {"images": units.count(one), "sampler steps": one.settings.get("sampler", {}).get("steps", 0),
+    return {name: {"images": units.count(one), "sampler steps": one.settings.get("sampler", {}).get("num_inference_steps", 0),
                    "state": store.state(one)} for name, one in {**known.real, **known.sets}.items()}
 
 

@@ -92,7 +92,7 @@ def data(loaded: Settings, store: Store) -> Known:
     except (SourceError, OSError):
         shared = {name: getattr(wanted, name) for name in ("source", "path", "resolution", "shard")} | {"print": ""}
         real = {name: sources.real(shared | {"split": name, "count": getattr(wanted, name)}, seed) for name in ("train", "test")}
-        classes = named(loaded.generation.facts)
+        classes = named(loaded.generation.class_info)
     truth = labels(store, real["train"], len(classes))
     counts = np.bincount(truth, minlength=len(classes))
     facts = {"classes": list(classes), "train": wanted.train, "test": wanted.test, "resolution": wanted.resolution,
@@ -117,11 +117,11 @@ def labels(store: Store, train: ArtifactSpec, classes: int) -> np.ndarray:
 
 def inversion(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section = loaded.inversion
-    if section.prior == "given" and not fetch.downloaded(ROOT / section.given):
-        section = section.model_copy(update={"prior": "real"})  # which takes as long
+    if section.generator_data == "published" and not fetch.downloaded(ROOT / section.published_path):
+        section = section.model_copy(update={"generator_data": "real"})  # which takes as long
     made = inversions.recipes(section, known.study, known.data, known.real["train"], known.labels)
     known.sets |= {"di": made["di"]} if made else {}
-    return [*made.values(), *(inversions.faster(made["embeddings"], section.tried).values() if made else ())]
+    return [*made.values(), *(inversions.faster(made["embeddings"], section.ablation_images).values() if made else ())]
 
 
 def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
@@ -131,7 +131,7 @@ def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
                          known.data, real["train"])
     known.sets = made | known.sets
     points = known.points = list(sets.sweeps(section, known.study, known.data).values()) if "sd" in made else []
-    judge = verdict.judge(known.study, known.data, real["train"], section.judge_epochs)
+    judge = verdict.judge(known.study, known.data, real["train"], section.reference_epochs)
     looked = [real["test"], *known.sets.values()]
     halves = [given.copies_of(one, "FAKE") for one in made.values() if one.kind == given.given.kind]
     return [*made.values(), *halves, *points, judge, *known.logits([judge], [*looked, *points]),
@@ -140,10 +140,11 @@ def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
 
 def others(section: Generation, known: Known) -> dict[str, ArtifactSpec]:
     """Sets that somebody else made, where their files are not here."""
-    wanted = [name for name in section.sets if name == sets.GIVEN or (name, section.model) == ("sd", sets.GIVEN)]
-    shared = {"path": section.given, "count": section.images, "size": known.data["resolution"], "shard": 500, "skipped": [],
+    wanted = [name for name in section.sets if name == sets.PUBLISHED or (name, section.model) == ("sd", sets.PUBLISHED)]
+    shared = {"path": section.published_path, "count": section.num_images,
+              "size": known.data["resolution"], "shard": 500, "skipped": [],
               "print": ""}
-    return {name: given.given(shared, known.study.seed) for name in wanted if not fetch.downloaded(ROOT / section.given)}
+    return {name: given.given(shared, known.study.seed) for name in wanted if not fetch.downloaded(ROOT / section.published_path)}
 
 
 def training(loaded: Settings, known: Known) -> list[ArtifactSpec]:
@@ -174,7 +175,7 @@ def gradcam(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     found = [one for seeds in known.models.values() for one in maps(seeds, test, section.images)]
     found += [one for part in known.sets.values() for one in maps(base, part, section.images)]
     if "di" in known.sets:  # the first images are those that were inverted
-        origins = min(known.size(known.sets["di"], section.images), loaded.inversion.count)
+        origins = min(known.size(known.sets["di"], section.images), loaded.inversion.num_embedded)
         found += maps(base, known.real["train"], 2 * origins)
     return found + [attended.recipe(attended.trusted, seeds[0], test, section.trust, known.study)
                     for seeds in known.models.values()]

@@ -37,8 +37,8 @@ def scaled(loaded: Settings, times: int) -> Settings:
     def more(section, *names):
         return section.model_copy(update={name: times * getattr(section, name) for name in names})
     return loaded.model_copy(update={
-        "data": more(loaded.data, "train", "test"), "inversion": more(loaded.inversion, "count", "images"),
-        "generation": more(loaded.generation, "images", "fit_steps")})
+        "data": more(loaded.data, "train", "test"), "inversion": more(loaded.inversion, "num_embedded", "num_images"),
+        "generation": more(loaded.generation, "num_images", "generator_train_steps")})
 
 
 def lines(found: dict[str, dict]) -> list[str]:

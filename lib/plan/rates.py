@@ -211,7 +211,7 @@ class Bench:
     def update(self, batch: int, **of) -> tuple[Work, float, float]:
         made, scale = self.generator(**of)
         batch = batch if scale == 1 else 1
-        held, rows, how = self.held(made, batch), list(range(batch)), invert.Inversion(tokens=1, steps=10**6)
+        held, rows, how = self.held(made, batch), list(range(batch)), invert.Inversion(num_vectors=1, max_train_steps=10**6)
         table = invert.Table(condition(made).float().expand(batch, -1, -1).contiguous(), 1)
 
         def work(n: int) -> None:

@@ -72,7 +72,7 @@ def count(recipe: ArtifactSpec) -> int:
 def side(recipe: ArtifactSpec) -> int:
     """Pixels a side of an artifact's images."""
     size = recipe.settings.get("resolution") or recipe.settings.get("size")
-    return size or side(next(recipe.inputs[name] for name in ("images", "real", "given") if name in recipe.inputs))
+    return size or side(next(recipe.inputs[name] for name in ("images", "real", "published") if name in recipe.inputs))
 
 
 def reads(recipe: ArtifactSpec) -> list[ArtifactSpec]:
@@ -129,15 +129,15 @@ def read(recipe: ArtifactSpec, classes: int) -> Units:
 def drawn(recipe: ArtifactSpec, classes: int) -> Units:
     """Images from noise: predictions, twice as many where there is guidance, and the autoencoder's part."""
     how, of = recipe.settings["sampler"], model(recipe)
-    first, last = (share * how["steps"] for share in how["guided"])
-    guided = sum(first <= step < last for step in range(how["steps"])) if how["guidance"] != 1 else 0
-    return Counter({unit("predict noise", **of, batch=how["batch"]): count(recipe) * (how["steps"] + guided),
+    first, last = (share * how["num_inference_steps"] for share in how["guidance_interval"])
+    guided = sum(first <= step < last for step in range(how["num_inference_steps"])) if how["guidance_scale"] != 1 else 0
+    return Counter({unit("predict noise", **of, batch=how["batch_size"]): count(recipe) * (how["num_inference_steps"] + guided),
                     unit("decode", **of): count(recipe)}) + kept(recipe)
 
 
 def inverted(recipe: ArtifactSpec, classes: int) -> Units:
     of, how = model(recipe), Inversion(**recipe.settings["inversion"])
-    looks = PROBES * (len(how.marks()) + (PASSES - 1) * (how.timesteps == "sensitive"))
+    looks = PROBES * (len(how.marks()) + (PASSES - 1) * (how.timestep_sampling == "sensitive"))
     return Counter({unit("update", **of, batch=min(how.batch, recipe.settings["shard"])): count(recipe) * how.steps,
                     unit("validate", **of): count(recipe) * looks, unit("encode", **of): count(recipe)})
 

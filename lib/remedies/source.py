@@ -9,7 +9,7 @@ from lib.core.store import ArtifactSpec
 from lib.diffusion.sets import learnt_from
 from lib.remedies.registry import Models, Remedy, RepairError
 
-SAID = {"di": "inversion", "cd": "class-conditional", "sd": "prompts", "given": "given images"}
+SAID = {"di": "inversion", "cd": "class-conditional", "sd": "prompts", "published": "published images"}
 
 
 def remedy(

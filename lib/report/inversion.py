@@ -28,7 +28,7 @@ def frozen(embeddings: ArtifactSpec) -> str:
     own = embeddings.inputs.get("generator")
     if own is None:
         return f"The frozen text-to-image generator is {sets.model(embeddings)}; it saw no real image of this study."
-    if "given" in own.inputs:
+    if "published" in own.inputs:
         return (f"The frozen generator knows only the synthetic domain: a class-conditional model trained {sets.taught(own)} "
                 "(Stable Diffusion 1.4's, as CIFAKE has them) and on no real image. To invert it is not the same as to invert "
                 "Stable Diffusion itself, which has seen far more than these pictures.")

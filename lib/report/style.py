@@ -32,7 +32,7 @@ THEME = {
     "sd": ("#c24300", "#ea7a37"),
     "cd": ("#008a64", "#26c795"),
     "di": ("#b4558a", "#e59ac6"),
-    "given": ("#b58900", "#f0cf5a"),
+    "published": ("#b58900", "#f0cf5a"),
     "real+sd": ("#6e2c00", "#b85c28"),
     "real+cd": ("#08593e", "#1a9a74"),
     "real+di": ("#703a58", "#b9739b"),
@@ -85,7 +85,7 @@ RC = {
     "image.cmap": HEAT,
     "image.interpolation": "none",
     "figure.constrained_layout.use": True,
-    "axes.prop_cycle": matplotlib.cycler(color=[THEME[n][0] for n in ("real", "sd", "cd", "di", "given", "other")]),
+    "axes.prop_cycle": matplotlib.cycler(color=[THEME[n][0] for n in ("real", "sd", "cd", "di", "published", "other")]),
     "svg.fonttype": "none",
     "svg.hashsalt": "one report",
     "text.parse_math": False,  # a class may be called $x$
@@ -102,7 +102,7 @@ def color(name: str) -> str:
         return THEME[plain][0]
     if len(parts) > 1:
         return THEME["other"][0]
-    spare = ("sd", "cd", "di", "given", "real+sd", "real+cd", "real+di", "other")
+    spare = ("sd", "cd", "di", "published", "real+sd", "real+cd", "real+di", "other")
     return THEME[spare[zlib.crc32(plain.encode()) % len(spare)]][0]
 
 
@@ -120,7 +120,7 @@ def palette(names: list[str]) -> dict[str, str]:
 
 def marks(names: list[str]) -> dict[str, str]:
     """A mark for each name of a line plot, so that nobody needs the colours: sets keep their own, the others share the rest."""
-    own = dict(zip(("real", "sd", "cd", "di", "given"), "os^vP", strict=True))
+    own = dict(zip(("real", "sd", "cd", "di", "published"), "os^vP", strict=True))
     others = [name for name in names if name not in own]
     return {name: own.get(name) or "DXd<>*"[others.index(name) % 6] for name in names}
 

@@ -184,8 +184,9 @@ def _other(points: pd.DataFrame, tried: int) -> str:
 
 def unswept(generation) -> str:
     """Why there is no sweep over wording and guidance: section `generation` of the settings."""
-    why = ("generation.sweep is 0" if generation.sweep == 0 and "sd" in generation.sets and generation.model != "given" else
-           "images that somebody else made cannot be asked for in other words" if generation.model == "given" else
+    why = ("generation.sweep_num_images is 0" if generation.sweep_num_images == 0 and "sd" in generation.sets
+           and generation.model != "published" else
+           "images that somebody else made cannot be asked for in other words" if generation.model == "published" else
            "no model here is asked in words")
     return f"Wording and guidance: not run: {why}."
 

@@ -33,25 +33,45 @@ PHOTOS, WEB = 4_000_000_000, 5_000_000_000  # seeds of scenes that nothing else 
 def scenes(style: str, first: int, n: int, size: int) -> ImageSet:
     """n scenes, all classes alike."""
     images, _ = world.render_many(range(first, first + n), style, size)
-    return ImageSet(images, np.arange(n) % len(world.CLASSES), world.CLASSES, np.arange(first, first + n),
-                    ("world",) * n, ("",) * n)
+    return ImageSet(
+        images,
+        np.arange(n) % len(world.CLASSES),
+        world.CLASSES,
+        np.arange(first, first + n),
+        ("world",) * n,
+        ("",) * n,
+    )
 
 
 def judge(n: int, size: int, epochs: int, kept: Path) -> Classifier:
     """A classifier of n photo scenes, trained as the study trains its own; its weights are kept and used again."""
-    settings = {"arm": "real", "stem": 4, "width": 24, "batch": 64, "rate": 0.1, "smoothing": 0.1, "flip": True, "device": "auto",
-                "steps": steps_for(n, 64, epochs)}
+    settings = {
+        "arm": "real",
+        "stem": 4,
+        "width": 24,
+        "batch": 64,
+        "rate": 0.1,
+        "smoothing": 0.1,
+        "flip": True,
+        "device": "auto",
+        "steps": steps_for(n, 64, epochs),
+    }
     path = kept / f"judge-{n}-{epochs}.safetensors"
     if not path.is_file():
         model = fit(scenes("photo", PHOTOS, n, size), settings, 0)[0]
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
-    return load_weights(build(len(world.CLASSES), size, settings["width"], "resnet18", settings["stem"]), path)
+    return load_weights(
+        build(len(world.CLASSES), size, settings["width"], "resnet18", settings["stem"]), path
+    )
 
 
 def per_class(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict:
     """Share that the judge names rightly, of `all` and `classes` by class, each with its interval."""
     right = predict(model, torch.from_numpy(images)).argmax(1).numpy() == labels
-    return {"all": share(right), "classes": [share(right[labels == c]) for c in range(len(world.CLASSES))]}
+    return {
+        "all": share(right),
+        "classes": [share(right[labels == c]) for c in range(len(world.CLASSES))],
+    }
 
 
 def prompted(generator: Generator, n: int, sampler: Sampler):
@@ -63,7 +83,9 @@ def prompted(generator: Generator, n: int, sampler: Sampler):
     return np.stack([one.image for one in drawn]), labels, faults(drawn)
 
 
-def images_per_second(generator: Generator, sampler: Sampler, n: int = 128, tries: int = 3) -> float:
+def images_per_second(
+    generator: Generator, sampler: Sampler, n: int = 128, tries: int = 3
+) -> float:
     """The best of some tries, since a machine may have other work."""
     seconds = []
     for _ in range(tries):
@@ -78,24 +100,38 @@ def reconstruction(generator: Generator, images: np.ndarray) -> dict[str, float]
     x = pixels(images)
     with torch.no_grad():
         again = generator.decode(generator.encode(x)).clamp(-1, 1)
-    return {"psnr_db": round(float(psnr(x, again).mean()), 2), "edges_before": round(edge_ratio(x), 3),
-            "edges_after": round(edge_ratio(again), 3)}
+    return {
+        "psnr_db": round(float(psnr(x, again).mean()), 2),
+        "edges_before": round(edge_ratio(x), 3),
+        "edges_after": round(edge_ratio(again), 3),
+    }
 
 
-def measure(folder: Path, n: int, guidances: list[float], photos: int, epochs: int, kept: Path) -> dict:
+def measure(
+    folder: Path, n: int, guidances: list[float], photos: int, epochs: int, kept: Path
+) -> dict:
     """All figures of the model card."""
     generator = Generator.load(folder)
     size = generator.resolution
     model = judge(photos, size, epochs, kept)
     photo, web = scenes("photo", PHOTOS + photos, 1000, size), scenes("web", WEB, 1000, size)
-    figures = {"machine": compute.describe(), "classes": world.CLASSES, "images": n, "judge_trained_on": photos,
-               "photo": per_class(model, photo.images, photo.labels), "web": per_class(model, web.images, web.labels),
-               "reconstruction_photo": reconstruction(generator, photo.images[:500]),
-               "reconstruction_web": reconstruction(generator, web.images[:500]), "prompted": {}}
+    figures = {
+        "machine": compute.describe(),
+        "classes": world.CLASSES,
+        "images": n,
+        "judge_trained_on": photos,
+        "photo": per_class(model, photo.images, photo.labels),
+        "web": per_class(model, web.images, web.labels),
+        "reconstruction_photo": reconstruction(generator, photo.images[:500]),
+        "reconstruction_web": reconstruction(generator, web.images[:500]),
+        "prompted": {},
+    }
     for guidance in guidances:
-        images, labels, wrong = prompted(generator, n, Sampler(guidance=guidance))
+        images, labels, wrong = prompted(generator, n, Sampler(guidance_scale=guidance))
         figures["prompted"][f"{guidance:g}"] = per_class(model, images, labels) | {"faults": wrong}
-    return figures | {"images_per_second": images_per_second(generator, Sampler(guidance=guidances[-1]))}
+    return figures | {
+        "images_per_second": images_per_second(generator, Sampler(guidance_scale=guidances[-1]))
+    }
 
 
 def main() -> None:
@@ -105,9 +141,13 @@ def main() -> None:
     ask.add_argument("--photos", type=int, default=10000)
     ask.add_argument("--epochs", type=int, default=16)
     ask.add_argument("--guidance", type=float, nargs="+", default=[2.0, 4.0, 6.0])
-    ask.add_argument("--kept", type=Path, default=ROOT / ".store" / "pretrain", help="where the judge lies")
+    ask.add_argument(
+        "--kept", type=Path, default=ROOT / ".store" / "pretrain", help="where the judge lies"
+    )
     given = ask.parse_args()
-    figures = measure(given.folder, given.images, given.guidance, given.photos, given.epochs, given.kept)
+    figures = measure(
+        given.folder, given.images, given.guidance, given.photos, given.epochs, given.kept
+    )
     (given.folder / "README.md").write_text(card(given.folder, figures), encoding="utf-8")
     print(json.dumps(figures))
 

@@ -52,8 +52,9 @@ def tiny_study(folder, store):
     tiny.of_text().save(folder / "model")
     real = sources.real({"source": "world", "path": "", "resolution": 12, "shard": 30, "print": "", "split": "train",
                          "count": 60})
-    inversion = smoke.inversion.model_copy(update=model | {"count": 6, "shard": 3, "images": 9, "batch": 1, "measured": 2})
-    generation = smoke.generation.model_copy(update=model | {"images": 20, "batch": 2, "recipe": "{class}"})
+    inversion = smoke.inversion.model_copy(update=model | {
+        "num_embedded": 6, "shard_size": 3, "num_images": 9, "batch_size": 1, "eval_images": 2})
+    generation = smoke.generation.model_copy(update=model | {"num_images": 20, "batch_size": 2, "prompt_template": "{class}"})
     study = smoke.study.model_copy(update={"device": "cpu", "seeds": 3})
     labels = images.load(store.make(real)).labels
     made = {"real": real, "sd": sets.prompt_recipe(generation, study, DATA),

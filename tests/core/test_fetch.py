@@ -222,8 +222,8 @@ def test_an_error_names_its_cause_and_the_way_out(hub, cache, monkeypatch):
 def test_only_hub_ids_are_fetched_each_once(tmp_path):
     generation = settings.load("world").generation
     named = {"shipped": [], str(tmp_path): [], "some/tiny": ["some/tiny"]}
-    assert {m: models(generation.model_copy(update={"model": m, "start": "scratch"})) for m in named} == named
-    assert models(generation.model_copy(update={"model": "a/b", "start": "a/b"})) == ["a/b"]
+    assert {m: models(generation.model_copy(update={"model": m, "init_from": "scratch"})) for m in named} == named
+    assert models(generation.model_copy(update={"model": "a/b", "init_from": "a/b"})) == ["a/b"]
 
 
 def test_data_that_cannot_be_had_say_so(tmp_path, monkeypatch):
@@ -252,7 +252,7 @@ def house(tmp_path_factory):
     house = tmp_path_factory.mktemp("house")
     for name in ("lib", "params"):
         shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
-    (house / "params" / "mine.yaml").write_text("generation: {model: some/tiny, start: scratch}\n")
+    (house / "params" / "mine.yaml").write_text("generation: {model: some/tiny, init_from: scratch}\n")
     return house
 
 

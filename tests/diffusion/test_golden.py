@@ -27,19 +27,46 @@ def trained():
 
 def images(generator, conditioning, sampler, **options):
     """Samples of the seeds 0, 1, 2."""
-    return np.stack([drawn.image for drawn in sample(generator, conditioning, range(3), sampler, **options)])
+    return np.stack(
+        [drawn.image for drawn in sample(generator, conditioning, range(3), sampler, **options)]
+    )
 
 
 def current():
     """The images of each case with the code as it stands."""
     shipped, classes = Generator.load(), trained()
     sources = torch.randn(3, *classes.shape, generator=torch.Generator().manual_seed(0))
-    config = Inversion(tokens=2, steps=6, rate=0.3, schedule="cosine", start="class", batch=2, checks=2)
-    table = invert(classes, sources, [0, 1, 2], ["a", "b", "c"], config, 0, classes.classes([0, 1, 2])).embeddings
-    part = Sampler(guidance=4.0, steps=4, guided=(0.0, 0.6), rescale=0.2, batch=2)
-    return {"shipped": images(shipped, PROMPTS, part),
-            "classes": images(classes, classes.classes([0, 1, 2]), Sampler(guidance=1.5, steps=5)),
-            "inverted": images(classes, table, Sampler(guidance=3.0, steps=5), against=table.mean(0))}
+    config = Inversion(
+        num_vectors=2,
+        max_train_steps=6,
+        lr=0.3,
+        lr_scheduler="cosine",
+        init="class",
+        batch_size=2,
+        num_validations=2,
+    )
+    table = invert(
+        classes, sources, [0, 1, 2], ["a", "b", "c"], config, 0, classes.classes([0, 1, 2])
+    ).embeddings
+    part = Sampler(
+        guidance_scale=4.0,
+        num_inference_steps=4,
+        guidance_interval=(0.0, 0.6),
+        guidance_rescale=0.2,
+        batch_size=2,
+    )
+    return {
+        "shipped": images(shipped, PROMPTS, part),
+        "classes": images(
+            classes, classes.classes([0, 1, 2]), Sampler(guidance_scale=1.5, num_inference_steps=5)
+        ),
+        "inverted": images(
+            classes,
+            table,
+            Sampler(guidance_scale=3.0, num_inference_steps=5),
+            against=table.mean(0),
+        ),
+    }
 
 
 def test_images_of_a_seed_stay_what_they_were():

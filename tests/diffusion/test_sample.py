@@ -10,8 +10,16 @@ from lib.diffusion.model import Generator, GeneratorError
 from lib.diffusion.sample import Sampler, denoise, fault_of, faults, noise_of, sample, scheduler_of
 from tests.diffusion import tiny
 
-FAST = Sampler(guidance=2.0, steps=4, batch=4)
-PROMPTS = ["a red cube", "a blue sphere", "a drawing", "", "a round solid", "a red sphere", "a floor"]
+FAST = Sampler(guidance_scale=2.0, num_inference_steps=4, batch_size=4)
+PROMPTS = [
+    "a red cube",
+    "a blue sphere",
+    "a drawing",
+    "",
+    "a round solid",
+    "a red sphere",
+    "a floor",
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +35,9 @@ def test_batch_shard_and_order_change_nothing(made, scheduler):
     seeds = [3, 14, 15, 92, 65, 35, 89]
     images = {}
     for batch, order in ((7, range(7)), (1, range(7)), (3, [4, 2, 6, 0, 1, 5, 3])):
-        own = Sampler(guidance=2.0, steps=4, scheduler=scheduler, batch=batch)
+        own = Sampler(
+            guidance_scale=2.0, num_inference_steps=4, scheduler=scheduler, batch_size=batch
+        )
         drawn = list(sample(made, [PROMPTS[i] for i in order], [seeds[i] for i in order], own))
         for one in drawn:
             same = images.setdefault(one.asked, one.image)
@@ -50,9 +60,17 @@ def test_equals_the_diffusers_pipeline(tmp_path, kind, guidance, rescale):
     pipeline.scheduler = scheduler_of(made, "DPMSolver++")
     pipeline.set_progress_bar_config(disable=True)
     own = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
-    expected = pipeline(PROMPTS[:2], guidance_scale=guidance, guidance_rescale=rescale, num_inference_steps=6,
-                        generator=own, output_type="np").images
-    images = denoise(made, made.text(PROMPTS[:2]), [5, 6], Sampler(guidance, 6, rescale=rescale))
+    expected = pipeline(
+        PROMPTS[:2],
+        guidance_scale=guidance,
+        guidance_rescale=rescale,
+        num_inference_steps=6,
+        generator=own,
+        output_type="np",
+    ).images
+    images = denoise(
+        made, made.text(PROMPTS[:2]), [5, 6], Sampler(guidance, 6, guidance_rescale=rescale)
+    )
     ours = (images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert np.abs(ours - expected).max() < 1e-4 and expected.std() > 0.01
 
@@ -72,8 +90,14 @@ def test_guidance_can_push_away_from_any_embedding(made):
 
 def test_guidance_for_a_part_of_the_steps(made):
     """None is as guidance 1, all is the default, a part is neither."""
+
     def drawn(*guided, guidance=3.0):
-        return denoise(made, made.text(["a red cube"]), [0], Sampler(guidance=guidance, steps=4, guided=guided))
+        return denoise(
+            made,
+            made.text(["a red cube"]),
+            [0],
+            Sampler(guidance_scale=guidance, num_inference_steps=4, guidance_interval=guided),
+        )
 
     assert torch.equal(drawn(0.0, 0.0), drawn(0.0, 1.0, guidance=1.0))
     part = drawn(0.25, 0.75)
@@ -83,7 +107,10 @@ def test_guidance_for_a_part_of_the_steps(made):
 def test_faults():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
     assert fault_of(image) == "" and fault_of(image, finite=False) == "not a number"
-    assert fault_of(image * 0) == "black" and fault_of(image * 0 + np.array([9, 8, 7], np.uint8)) == "constant"
+    assert (
+        fault_of(image * 0) == "black"
+        and fault_of(image * 0 + np.array([9, 8, 7], np.uint8)) == "constant"
+    )
 
 
 def test_faulty_images_are_drawn_again(made, monkeypatch):
@@ -115,7 +142,10 @@ def test_out_of_memory_halves_the_batch(made, monkeypatch, capsys):
         return true(generator, conditioning, seeds, sampler, against)
 
     monkeypatch.setattr(sampling, "denoise", narrow)
-    assert len(list(sample(made, PROMPTS[:5], range(5), Sampler(steps=2, batch=5)))) == 5
+    assert (
+        len(list(sample(made, PROMPTS[:5], range(5), Sampler(num_inference_steps=2, batch_size=5))))
+        == 5
+    )
     assert sizes == [5, 2, 2, 1] and "out of memory at" in capsys.readouterr().err
 
 

@@ -26,8 +26,17 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sets")
     tiny.of_text().save(folder / "model")
     smoke = load("smoke")
-    own = smoke.generation.model_copy(update={"model": str(folder / "model"), "start": str(folder / "model"), "images": 7,
-                                              "batch": 4, "recipe": "{class}", "sets": ["sd", "cd"], "sweep": 3})
+    own = smoke.generation.model_copy(
+        update={
+            "model": str(folder / "model"),
+            "init_from": str(folder / "model"),
+            "num_images": 7,
+            "batch_size": 4,
+            "prompt_template": "{class}",
+            "sets": ["sd", "cd"],
+            "sweep_num_images": 3,
+        }
+    )
     study = smoke.study.model_copy(update={"store": str(folder / "store"), "device": "cpu"})
     data = {"classes": ["cube", "sphere", "torus"], "resolution": 12, "flip": True}
     return own, study, data, Store(folder / "store")
@@ -35,8 +44,10 @@ def world(tmp_path_factory):
 
 def test_shards_and_batches_change_nothing(world):
     own, study, data, store = world
-    small = sets.prompt_recipe(own.model_copy(update={"batch": 1}), study, data)
-    one, other = (images.load(store.make(recipe)) for recipe in (sets.prompt_recipe(own, study, data), small))
+    small = sets.prompt_recipe(own.model_copy(update={"batch_size": 1}), study, data)
+    one, other = (
+        images.load(store.make(recipe)) for recipe in (sets.prompt_recipe(own, study, data), small)
+    )
     assert one.images.shape == (7, 12, 12, 3) and list(one.labels) == [0, 1, 2, 0, 1, 2, 0]
     assert len(store.make(small).files) == 2 and list(one.seeds) == list(other.seeds)
     assert np.abs(one.images.astype(int) - other.images).max() <= 1
@@ -44,12 +55,14 @@ def test_shards_and_batches_change_nothing(world):
 
 def test_a_lost_shard_is_made_again_and_no_other(world):
     own, study, data, store = world
-    recipe = sets.prompt_recipe(own.model_copy(update={"batch": 1}), study, data)
+    recipe = sets.prompt_recipe(own.model_copy(update={"batch_size": 1}), study, data)
     first, second = store.make(recipe).files
     before, stays = first.read_bytes(), second.stat().st_mtime_ns
     first.unlink()
     (store.folder(recipe) / "manifest.json").unlink()
-    (store.folder(recipe) / "journal.json").write_text(json.dumps({}))  # killed before it could say what was done
+    (store.folder(recipe) / "journal.json").write_text(
+        json.dumps({})
+    )  # killed before it could say what was done
     assert store.make(recipe).files[0].read_bytes() == before and second.stat().st_mtime_ns != stays
     first.unlink()
     kept = second.stat().st_mtime_ns
@@ -58,11 +71,26 @@ def test_a_lost_shard_is_made_again_and_no_other(world):
 
 def test_words_and_guidance_keep_the_seeds(world):
     own, study, data, store = world
-    points = sets.sweeps(own.model_copy(update={"recipes": ["{class}", "multiple {class}"], "guidances": [1.0]}), study, data)
-    assert list(points) == [("{class}", 4.0), ("multiple {class}", 4.0), ("{class}", 1.0)]  # the first is as `sd` itself
+    points = sets.sweeps(
+        own.model_copy(
+            update={
+                "sweep_prompts": ["{class}", "multiple {class}"],
+                "sweep_guidance_scales": [1.0],
+            }
+        ),
+        study,
+        data,
+    )
+    assert list(points) == [
+        ("{class}", 4.0),
+        ("multiple {class}", 4.0),
+        ("{class}", 1.0),
+    ]  # the first is as `sd` itself
     made = [images.load(store.make(recipe)) for recipe in points.values()]
     assert all(list(part.seeds) == list(made[0].seeds) and len(part) == 3 for part in made)
-    assert made[1].prompts[0] == "multiple cube" and not np.array_equal(made[0].images, made[2].images)
+    assert made[1].prompts[0] == "multiple cube" and not np.array_equal(
+        made[0].images, made[2].images
+    )
 
 
 def test_other_weights_make_another_set(world, tmp_path):
@@ -86,19 +114,28 @@ def test_what_a_model_says_of_itself_makes_no_other_set(tmp_path):
 
 def test_how_a_set_was_made_in_words(world):
     own, study, data, _ = world
-    assert sets.described(sets.prompt_recipe(own.model_copy(update={"guided": [0.0, 1.0]}), study, data)).endswith("guidance 4.")
+    assert sets.described(
+        sets.prompt_recipe(own.model_copy(update={"guidance_interval": [0.0, 1.0]}), study, data)
+    ).endswith("guidance 4.")
     assert "guidance 4 in the first 60 % of them" in sets.described(
-        sets.prompt_recipe(own.model_copy(update={"guided": [0.0, 0.6]}), study, data))
+        sets.prompt_recipe(own.model_copy(update={"guidance_interval": [0.0, 0.6]}), study, data)
+    )
     assert sets.guided(0.2, 0.7) == " from 20 % to 70 % of them"
 
 
 def test_how_many_real_images_had_a_part(real):
     """None in prompts, all in a generator trained on them; of inversion those with an embedding, or all its generator saw."""
-    trained, frozen = (ArtifactSpec("trained", inputs={name: real}) for name in ("real", "given"))
+    trained, frozen = (
+        ArtifactSpec("trained", inputs={name: real}) for name in ("real", "published")
+    )
     embeddings = ArtifactSpec("embeddings", {"count": 5}, {"real": real})
-    known = [ArtifactSpec("sd"), ArtifactSpec("cd", inputs={"generator": trained}), ArtifactSpec("di", inputs={"embeddings": embeddings}),
-             ArtifactSpec("di", inputs={"embeddings": embeddings, "generator": frozen}),
-             ArtifactSpec("di", inputs={"embeddings": embeddings, "generator": trained})]
+    known = [
+        ArtifactSpec("sd"),
+        ArtifactSpec("cd", inputs={"generator": trained}),
+        ArtifactSpec("di", inputs={"embeddings": embeddings}),
+        ArtifactSpec("di", inputs={"embeddings": embeddings, "generator": frozen}),
+        ArtifactSpec("di", inputs={"embeddings": embeddings, "generator": trained}),
+    ]
     count = real.settings["count"]
     assert [sets.learnt_from(one) for one in known] == [0, count, 5, 5, count]
 
@@ -106,15 +143,21 @@ def test_how_many_real_images_had_a_part(real):
 def test_strange_names_and_long_prompts_are_drawn(world, tmp_path, monkeypatch):
     """Quotes, emoji and 500 words: every image is drawn and the manifest keeps the words as they were said."""
     own, study, data, store = world
-    rows = "\n".join(f"  - {json.dumps({'name': name, **FACTS}, ensure_ascii=False)}" for name in NAMES)
+    rows = "\n".join(
+        f"  - {json.dumps({'name': name, **FACTS}, ensure_ascii=False)}" for name in NAMES
+    )
     (tmp_path / "classes").mkdir()
-    (tmp_path / "classes" / "odd.yaml").write_text(f"classes:\n{rows}\nbackgrounds: [a wall]\n", encoding="utf-8")
+    (tmp_path / "classes" / "odd.yaml").write_text(
+        f"classes:\n{rows}\nbackgrounds: [a wall]\n", encoding="utf-8"
+    )
     monkeypatch.setattr(sets, "PARAMS", tmp_path)
-    odd = own.model_copy(update={"facts": "odd", "recipe": "{class}, {definition}", "images": 3})
+    odd = own.model_copy(
+        update={"class_info": "odd", "prompt_template": "{class}, {definition}", "num_images": 3}
+    )
     part = images.load(store.make(sets.prompt_recipe(odd, study, {**data, "classes": NAMES})))
     assert part.prompts[1].startswith('a "quoted" 🙂, word word') and part.classes == tuple(NAMES)
     with pytest.raises(PromptError, match="no file of facts.*\n.*none.yaml"):
-        store.make(sets.prompt_recipe(odd.model_copy(update={"facts": "none"}), study, data))
+        store.make(sets.prompt_recipe(odd.model_copy(update={"class_info": "none"}), study, data))
 
 
 def test_class_conditional_from_words(world, real):
@@ -127,7 +170,9 @@ def test_class_conditional_from_words(world, real):
     assert not np.allclose(begun.classes([0, 1]).detach(), generator.classes([0, 1]).detach())
     part = images.load(store.make(recipe))
     assert len(part) == 7 and part.prompts[:3] == ("cube", "sphere", "torus")
-    wrong = sets.conditioned({**recipe.settings, "classes": ["x", "y", "z"]}, 0, generator=recipe.inputs["generator"])
+    wrong = sets.conditioned(
+        {**recipe.settings, "classes": ["x", "y", "z"]}, 0, generator=recipe.inputs["generator"]
+    )
     with pytest.raises(GeneratorError, match="trained on classes"):
         store.make(wrong)
 
@@ -140,24 +185,42 @@ def test_the_table_starts_as_the_words(world):
     with_table = conditional.with_classes(words, ("sphere", "octahedron"))
     said = words.text(["a photo of a sphere", "a photo of an octahedron"])
     assert np.allclose(with_table.classes([0, 1]).detach(), said.detach(), atol=1e-6)
-    assert np.allclose(with_table.condition(with_table.nothing()).detach(), words.text([""]).detach(), atol=1e-6)
+    assert np.allclose(
+        with_table.condition(with_table.nothing()).detach(), words.text([""]).detach(), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("space", ["latent", "pixel"])
 def test_class_conditional_from_nothing(world, real, space):
     own, study, data, store = world
-    recipe = conditional.recipe(own.model_copy(update={"space": space, "channels": [16, 32]}), study, data, "scratch", real=real)
+    recipe = conditional.recipe(
+        own.model_copy(update={"space": space, "block_out_channels": [16, 32]}),
+        study,
+        data,
+        "scratch",
+        real=real,
+    )
     generator, facts = conditional.opened(store.make(recipe))
-    assert generator.resolution == 16 and (generator.vae is None) == (space == "pixel") and len(facts["losses"]) == 1
+    assert (
+        generator.resolution == 16
+        and (generator.vae is None) == (space == "pixel")
+        and len(facts["losses"]) == 1
+    )
 
 
 def test_pixels_need_scratch_and_only_training_images_teach(world, real):
     own, study, data, store = world
     with pytest.raises(GeneratorError, match="needs generation.start = 'scratch'"):
-        store.make(conditional.recipe(own.model_copy(update={"space": "pixel"}), study, data, own.start, real=real))
+        store.make(
+            conditional.recipe(
+                own.model_copy(update={"space": "pixel"}), study, data, own.start, real=real
+            )
+        )
     test = type(real)(real.kind, {**real.settings, "split": "test", "count": 3}, {}, real.seed)
-    for name in ("real", "given"):  # whatever it is called
-        with pytest.raises(GeneratorError, match="may learn from real training images or .*, not 'test'"):
+    for name in ("real", "published"):  # whatever it is called
+        with pytest.raises(
+            GeneratorError, match="may learn from real training images or .*, not 'test'"
+        ):
             store.make(conditional.recipe(own, study, data, own.start, **{name: test}))
 
 
@@ -166,12 +229,18 @@ def test_a_model_from_elsewhere_works_at_a_size_of_choice(world):
     own, study, data, store = world
     from lib.diffusion.models import loaded
 
-    assert (loaded(own.model, "", "cpu").resolution, loaded(own.model, "", "cpu", 24).resolution) == (16, 24)
-    larger = own.model_copy(update={"size": 24, "images": 2})
+    assert (
+        loaded(own.model, "", "cpu").resolution,
+        loaded(own.model, "", "cpu", 24).resolution,
+    ) == (16, 24)
+    larger = own.model_copy(update={"model_resolution": 24, "num_images": 2})
     recipe = sets.prompt_recipe(larger, study, data | {"resolution": 24})
     part = images.load(store.make(recipe))
     assert part.images.shape == (2, 24, 24, 3) and "native" not in part.columns
-    assert recipe.settings["size"] == 24 and "size" not in sets.prompt_recipe(own, study, data).settings
+    assert (
+        recipe.settings["size"] == 24
+        and "size" not in sets.prompt_recipe(own, study, data).settings
+    )
 
 
 def test_patches_of_small_images_lose_nothing():
@@ -181,7 +250,9 @@ def test_patches_of_small_images_lose_nothing():
     vae = conditional.patches(pictures, 0, steps=2)
     x = conditional.pixels(pictures[:4])
     again = vae.synthesis(vae.encode(x).latent_dist.mode())
-    assert vae.config.latent_channels == 12 and float((again - x).abs().max().detach()) < 0.02  # a patch has one mean colour
+    assert (
+        vae.config.latent_channels == 12 and float((again - x).abs().max().detach()) < 0.02
+    )  # a patch has one mean colour
 
 
 def test_packed_is_the_same_generator_and_names_no_code(tmp_path):
@@ -204,8 +275,18 @@ def real(world):
     """Twelve rendered training images of three classes, 16 px, written as a source would."""
     from lib.data.sources import real as step
 
-    return step({"source": "folder", "path": str(folder_of_pictures(world)), "resolution": 16, "shard": 50, "print": "",
-                 "split": "train", "count": 12}, 0)
+    return step(
+        {
+            "source": "folder",
+            "path": str(folder_of_pictures(world)),
+            "resolution": 16,
+            "shard": 50,
+            "print": "",
+            "split": "train",
+            "count": 12,
+        },
+        0,
+    )
 
 
 def folder_of_pictures(world):
@@ -217,13 +298,19 @@ def folder_of_pictures(world):
         for name in world[2]["classes"]:
             (root / split / name).mkdir(parents=True)
             for k in range(count):
-                Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(root / split / name / f"{k}.png")
+                Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save(
+                    root / split / name / f"{k}.png"
+                )
     return root
 
 
 def test_what_was_drawn_at_another_size_is_kept_at_that_size_too():
     rng = np.random.default_rng(0)
     drawn = [Drawn(rng.integers(0, 255, (16, 16, 3), np.uint8), seed, seed) for seed in range(2)]
-    small, same = (sets.collected(drawn, np.array([0, 1]), ("a", "b"), ["", ""], size) for size in (8, 16))
-    assert small.images.shape == (2, 8, 8, 3) and np.array_equal(np.stack(small.native()), np.stack([d.image for d in drawn]))
+    small, same = (
+        sets.collected(drawn, np.array([0, 1]), ("a", "b"), ["", ""], size) for size in (8, 16)
+    )
+    assert small.images.shape == (2, 8, 8, 3) and np.array_equal(
+        np.stack(small.native()), np.stack([d.image for d in drawn])
+    )
     assert "native" not in same.columns and np.array_equal(np.stack(same.native()), same.images)

@@ -25,7 +25,11 @@ def test_is_small_and_holds_no_pickle():
 
 
 def test_names_no_place_of_the_machine_that_made_it():
-    told = [path.read_text(encoding="utf-8") for path in SHIPPED.rglob("*") if path.suffix in (".json", ".md", ".txt")]
+    told = [
+        path.read_text(encoding="utf-8")
+        for path in SHIPPED.rglob("*")
+        if path.suffix in (".json", ".md", ".txt")
+    ]
     assert len(told) > 5 and not any("_name_or_path" in text for text in told)
 
 
@@ -34,8 +38,12 @@ def test_loads_in_plain_diffusers_and_draws_the_same(shipped):
     pipeline = StableDiffusionPipeline.from_pretrained(SHIPPED)
     pipeline.set_progress_bar_config(disable=True)
     own = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-    theirs = pipeline(PROMPTS, guidance_scale=3.0, num_inference_steps=3, generator=own, output_type="np").images
-    ours = denoise(shipped, shipped.text(PROMPTS), [0, 1], Sampler(guidance=3.0, steps=3))
+    theirs = pipeline(
+        PROMPTS, guidance_scale=3.0, num_inference_steps=3, generator=own, output_type="np"
+    ).images
+    ours = denoise(
+        shipped, shipped.text(PROMPTS), [0, 1], Sampler(guidance_scale=3.0, num_inference_steps=3)
+    )
     assert np.abs((ours / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy() - theirs).max() < 1e-4
 
 
@@ -46,11 +54,17 @@ def test_autoencoder_on_scenes_it_never_saw(shipped, style):
         again = shipped.decode(shipped.encode(x)).clamp(-1, 1)
         linear = shipped.vae.synthesis(shipped.encode(x)).clamp(-1, 1)
     assert psnr(x, again).mean() >= 26
-    assert edge_ratio(again) - edge_ratio(x) < (edge_ratio(linear) - edge_ratio(x)) / 3  # the blocks' edges are gone
+    assert (
+        edge_ratio(again) - edge_ratio(x) < (edge_ratio(linear) - edge_ratio(x)) / 3
+    )  # the blocks' edges are gone
 
 
 def test_prompts_mean_something(shipped):
     """Noise of one seed, two colours: the asked channel leads in each."""
-    red, blue = denoise(shipped, shipped.text(["a photo of a red sphere", "a photo of a blue sphere"]), [0, 0],
-                        Sampler(guidance=4.0, steps=8))[:, :, 20:44, 20:44].mean((2, 3))
+    red, blue = denoise(
+        shipped,
+        shipped.text(["a photo of a red sphere", "a photo of a blue sphere"]),
+        [0, 0],
+        Sampler(guidance_scale=4.0, num_inference_steps=8),
+    )[:, :, 20:44, 20:44].mean((2, 3))
     assert red[0] - red[2] > blue[0] - blue[2] + 0.2

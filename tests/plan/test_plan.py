@@ -62,10 +62,10 @@ def test_copies_are_looked_for_in_sources_that_are_half_of_a_published_whole(nam
 def test_images_take_their_steps_twice_where_they_are_guided(planned):
     prompted = planned[1]["03_generation"][0]
     changed = ArtifactSpec(prompted.kind, prompted.settings | {"count": 70, "sampler": prompted.settings["sampler"] | {
-        "steps": 10, "guided": [0.0, 0.35], "guidance": 2.0, "batch": 8}}, prompted.inputs)
+        "num_inference_steps": 10, "guidance_interval": [0.0, 0.35], "guidance_scale": 2.0, "batch_size": 8}}, prompted.inputs)
     found = {one.kind: amount for one, amount in units.cost(changed, 10).items()}
     assert found == {"predict noise": 70 * (10 + 4), "decode": 70, "write": 70}
-    plain = ArtifactSpec(changed.kind, changed.settings | {"sampler": changed.settings["sampler"] | {"guidance": 1.0}}, {})
+    plain = ArtifactSpec(changed.kind, changed.settings | {"sampler": changed.settings["sampler"] | {"guidance_scale": 1.0}}, {})
     assert units.cost(plain, 10)[unit("predict noise", model="shipped", revision="", size=0, batch=8)] == 700
 
 

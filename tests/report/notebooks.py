@@ -21,7 +21,7 @@ figures.abstract('Diffusion-made images train classifiers that fall short of rea
 """),
     ("code", """
 interval = [dict(mean=mean, low=mean - 1.2, high=mean + 1.2, n=3) for mean in (93.1, 71.6, 80.2, 88.4, 94.6)]
-results = pd.DataFrame({'arm': ['real', 'sd', 'cd', 'di', 'real+di', 'given'],
+results = pd.DataFrame({'arm': ['real', 'sd', 'cd', 'di', 'real+di', 'published'],
                         'accuracy, %': interval + ['not run: needs a download'],
                         'difference': [0.0, -21.5, -12.9, -4.7, 1.5, 'not run: needs a download']})
 figures.table(results, 'arms', 'Inverted images come closest to real ones (world, 32 px, n = 3 seeds).',
@@ -88,7 +88,7 @@ TRAINING = [
     ("code", """
 steps = np.arange(1, 200)
 fig, axes = figures.figure(1, 2, width='wide')
-curves = {arm: steps ** -(0.3 + i / 10) for i, arm in enumerate(['real', 'sd', 'cd', 'di', 'given'])}
+curves = {arm: steps ** -(0.3 + i / 10) for i, arm in enumerate(['real', 'sd', 'cd', 'di', 'published'])}
 for arm, curve in curves.items():
     axes[0].plot(steps, curve, color=figures.color(arm), label=arm)
 axes[0].set(xscale='log', xlabel='step', ylabel='loss', title='Loss')

@@ -178,7 +178,7 @@ def test_arms_are_told_apart_without_red_or_green(theme):
         assert (light + 0.05) / (dark + 0.05) >= (4.5 if name in ("ink", "muted") else 3), name
     for kind, matrix in blind.items():
         seen = {}
-        for name in ("real", "sd", "cd", "di", "given", "real+sd", "real+cd", "real+di", "real+given"):
+        for name in ("real", "sd", "cd", "di", "published", "real+sd", "real+cd", "real+di", "real+published"):
             rgb = np.array([int(colors[name][i : i + 2], 16) for i in (1, 3, 5)]) / 255
             seen[name] = lab(
                 np.clip(

@@ -129,10 +129,11 @@ def test_geometry_knows_its_limits():
     assert "tell no synthetic set" in words.geometry({"cd": apart["cd"]}, 64, 64)
 
 
-@pytest.mark.parametrize(("sets", "model", "said"), [(["sd"], "shipped", "sweep is 0"), (["sd", "cd"], "given", "somebody else"),
+@pytest.mark.parametrize(("sets", "model", "said"), [(["sd"], "shipped", "sweep_num_images is 0"),
+                                                    (["sd", "cd"], "published", "somebody else"),
                                                     (["cd"], "shipped", "no model here is asked in words")])
 def test_why_there_is_no_sweep(sets, model, said):
-    assert said in words.unswept(SimpleNamespace(sets=sets, model=model, sweep=0))
+    assert said in words.unswept(SimpleNamespace(sets=sets, model=model, sweep_num_images=0))
 
 
 def test_cost_counts_what_was_drawn_again():

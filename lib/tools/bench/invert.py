@@ -14,13 +14,23 @@ import torch
 from torch.nn import functional as F
 
 from lib import world
-from lib.diffusion.inversion import Inversion, Pictures, class_conditioning, encoded, invert, validation
+from lib.diffusion.inversion import (
+    Inversion,
+    Pictures,
+    class_conditioning,
+    encoded,
+    invert,
+    validation,
+)
 from lib.diffusion.model import SHIPPED, Design, Generator, pixels
 from lib.tools.pretrain import PatchAutoencoder, build_tokenizer
 
 IMAGES, TOKENS = 8, 5
-UPDATES, ALONE = 60, 20  # of each image by the reference, and those by which one image at a time is timed
-OURS = Inversion(TOKENS, 20, rate=0.3, start="class", checks=0)
+UPDATES, ALONE = (
+    60,
+    20,
+)  # of each image by the reference, and those by which one image at a time is timed
+OURS = Inversion(TOKENS, 20, lr=0.3, init="class", num_validations=0)
 
 
 def run() -> dict:
@@ -28,21 +38,48 @@ def run() -> dict:
     generator, drawn = shipped(), world.render_many(list(range(IMAGES)), workers=1)[0]
     latents, ids = encoded(generator, drawn)[0], [f"world/{i}" for i in range(IMAGES)]
     known, pictures = class_conditioning(generator, world.CLASSES), Pictures(latents, ids, 0)
-    ways = {"ours": lambda: invert(generator, latents, list(range(IMAGES)), ids, OURS, 0, known).embeddings,
-            "published": lambda: published(generator, drawn, UPDATES, IMAGES // 2),
-            "one": lambda: published(generator, drawn[:1], ALONE, 1)}
+    ways = {
+        "ours": lambda: (
+            invert(generator, latents, list(range(IMAGES)), ids, OURS, 0, known).embeddings
+        ),
+        "published": lambda: published(generator, drawn, UPDATES, IMAGES // 2),
+        "one": lambda: published(generator, drawn[:1], ALONE, 1),
+    }
     rounds = [{name: timed(way) for name, way in ways.items()} for _ in range(2)]
     best = {name: min((each[name] for each in rounds), key=lambda found: found[0]) for name in ways}
-    alone = invert(generator, latents, list(range(IMAGES)), ids, Inversion(TOKENS, UPDATES, checks=0), 0, known)
+    alone = invert(
+        generator,
+        latents,
+        list(range(IMAGES)),
+        ids,
+        Inversion(TOKENS, UPDATES, num_validations=0),
+        0,
+        known,
+    )
     ends = {"ours": best["ours"][1], "published": best["published"][1], "one": alone.embeddings}
-    loss = {name: float(validation(generator, pictures, list(range(IMAGES)), e).mean()) for name, e in ends.items()}
-    raw = {name: count / best[name][0] for name, count in
-           (("ours", IMAGES * OURS.steps), ("published", IMAGES * UPDATES), ("one", ALONE))}
+    loss = {
+        name: float(validation(generator, pictures, list(range(IMAGES)), e).mean())
+        for name, e in ends.items()
+    }
+    raw = {
+        name: count / best[name][0]
+        for name, count in (
+            ("ours", IMAGES * OURS.steps),
+            ("published", IMAGES * UPDATES),
+            ("one", ALONE),
+        )
+    }
     speed = raw | {"ours": raw["ours"] * UPDATES / OURS.steps}
-    return {"unit": "updates/s", "ours": round(speed["ours"], 1), "reference": round(speed["published"], 1),
-            "ratio": round(speed["ours"] / speed["published"], 2), "ratio_one": round(speed["ours"] / speed["one"], 2),
-            "equal": loss["ours"] <= min(loss.values()), "loss": {name: round(each, 4) for name, each in loss.items()},
-            "raw": {name: round(each, 1) for name, each in raw.items()}}
+    return {
+        "unit": "updates/s",
+        "ours": round(speed["ours"], 1),
+        "reference": round(speed["published"], 1),
+        "ratio": round(speed["ours"] / speed["published"], 2),
+        "ratio_one": round(speed["ours"] / speed["one"], 2),
+        "equal": loss["ours"] <= min(loss.values()),
+        "loss": {name: round(each, 4) for name, each in loss.items()},
+        "raw": {name: round(each, 1) for name, each in raw.items()},
+    }
 
 
 def shipped() -> Generator:
@@ -62,7 +99,10 @@ def published(generator: Generator, drawn: np.ndarray, updates: int, batch: int)
         rows = (torch.arange(batch) + step * batch) % n
         with torch.no_grad():
             latents = generator.encode(images[rows])
-        noise, t = torch.randn(latents.shape, generator=draws), torch.randint(0, 1000, (batch,), generator=draws)
+        noise, t = (
+            torch.randn(latents.shape, generator=draws),
+            torch.randint(0, 1000, (batch,), generator=draws),
+        )
         conditioning = table(one_hot[rows]).view(batch, TOKENS, -1)
         output = generator.predict(generator.blend(latents, noise, t), t, conditioning)
         F.mse_loss(output, generator.target(latents, noise, t)).backward()

@@ -21,7 +21,7 @@ from lib.measure import reference as verdict
 from lib.measure.representation import penultimate
 
 IMAGES, ROUNDS = 160, 2
-GUIDANCE = load("world").generation.guidance
+GUIDANCE = load("world").generation.guidance_scale
 
 
 def run() -> dict:
@@ -29,13 +29,26 @@ def run() -> dict:
     names = [world.CLASSES[i % len(world.CLASSES)] for i in range(IMAGES)]
     prompts = [f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
     half = IMAGES // ROUNDS
-    rounds = [(timed(ours, prompts[k * half:(k + 1) * half]), timed(pipeline, prompts[k * half:(k + 1) * half]))
-              for k in range(ROUNDS)]
+    rounds = [
+        (
+            timed(ours, prompts[k * half : (k + 1) * half]),
+            timed(pipeline, prompts[k * half : (k + 1) * half]),
+        )
+        for k in range(ROUNDS)
+    ]
     seconds = [sum(pair[k][0] for pair in rounds) for k in (0, 1)]
     distance = [to_real(np.concatenate([pair[k][1] for pair in rounds])) for k in (0, 1)]
-    return {"unit": "images/s", "ours": round(IMAGES / seconds[0], 2), "reference": round(IMAGES / seconds[1], 2),
-            "ratio": round(seconds[1] / seconds[0], 2), "equal": bool(distance[0]["mean"] <= distance[1]["high"]),
-            "FD-own": [{end: round(one[end], 3) for end in ("mean", "low", "high")} for one in distance], "n": IMAGES}
+    return {
+        "unit": "images/s",
+        "ours": round(IMAGES / seconds[0], 2),
+        "reference": round(IMAGES / seconds[1], 2),
+        "ratio": round(seconds[1] / seconds[0], 2),
+        "equal": bool(distance[0]["mean"] <= distance[1]["high"]),
+        "FD-own": [
+            {end: round(one[end], 3) for end in ("mean", "low", "high")} for one in distance
+        ],
+        "n": IMAGES,
+    }
 
 
 def timed(draw, prompts: list[str]) -> tuple[float, np.ndarray]:
@@ -49,9 +62,16 @@ def timed(draw, prompts: list[str]) -> tuple[float, np.ndarray]:
 def ours(warm: list[str]):
     """The project's sampler as the default study uses it."""
     generation = load("world").generation
-    sampler = Sampler(GUIDANCE, generation.steps, generation.scheduler, tuple(generation.guided))
+    sampler = Sampler(
+        GUIDANCE,
+        generation.num_inference_steps,
+        generation.scheduler,
+        tuple(generation.guidance_interval),
+    )
     made = Generator.load()
-    draw = lambda prompts: np.stack([one.image for one in sample(made, prompts, range(len(prompts)), sampler)])  # noqa: E731
+    draw = lambda prompts: np.stack(
+        [one.image for one in sample(made, prompts, range(len(prompts)), sampler)]
+    )  # noqa: E731
     draw(warm)
     return draw
 
@@ -62,9 +82,17 @@ def pipeline(warm: list[str]):
     made.set_progress_bar_config(disable=True)
 
     def draw(prompts: list[str]) -> np.ndarray:
-        parts = [made(prompts[i:i + 8], guidance_scale=GUIDANCE, num_inference_steps=50, output_type="np").images
-                 for i in range(0, len(prompts), 8)]
+        parts = [
+            made(
+                prompts[i : i + 8],
+                guidance_scale=GUIDANCE,
+                num_inference_steps=50,
+                output_type="np",
+            ).images
+            for i in range(0, len(prompts), 8)
+        ]
         return (np.concatenate(parts) * 255).round().astype(np.uint8)
+
     made(warm, guidance_scale=GUIDANCE, num_inference_steps=2)
     return draw
 
@@ -76,7 +104,15 @@ def to_real(pictures: np.ndarray) -> dict[str, float]:
 
     profile = load("world")
     store, real = Store(profile.study.store), sources.recipes(profile.data, profile.study.seed)
-    data = {"flip": profile.data.flip, "train": profile.data.train, "resolution": profile.data.resolution}
-    judge = fit.opened(store.make(verdict.judge(profile.study, data, real["train"], profile.generation.judge_epochs)))[0]
+    data = {
+        "flip": profile.data.flip,
+        "train": profile.data.train,
+        "resolution": profile.data.resolution,
+    }
+    judge = fit.opened(
+        store.make(
+            verdict.judge(profile.study, data, real["train"], profile.generation.judge_epochs)
+        )
+    )[0]
     test = images.load(store.make(real["test"])).images
     return fidelity.fd_interval(*(penultimate(judge, part) for part in (pictures, test)), seed=0)
