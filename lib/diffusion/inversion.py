@@ -77,7 +77,7 @@ class Inversion:
                 }
             )
             if self.num_validations
-            else [self.steps]
+            else [self.max_train_steps]
         )
 
 

@@ -162,12 +162,12 @@ def test_weights_stay_and_each_embedding_fits_its_own_image_best(made):
 
 
 EVERYTHING = {
-    "schedule": "cosine",
-    "timesteps": "sensitive",
-    "start": "random",
+    "lr_scheduler": "cosine",
+    "timestep_sampling": "sensitive",
+    "init": "random",
     "stop": 1,
-    "checks": 1,
-    "steps": 2,
+    "num_validations": 1,
+    "max_train_steps": 2,
 }
 
 
@@ -239,7 +239,7 @@ def test_any_number_of_tokens(made, latents, tokens):
         16,
     )
     with pytest.raises(
-        InversionError, match="inversion.tokens is 13: this generator's conditioning has 12"
+        InversionError, match="inversion.num_vectors is 13: this generator's conditioning has 12"
     ):
         inverted_of(made, latents, num_vectors=13)
 
@@ -251,7 +251,7 @@ def test_classes_in_pixels_and_checkpointing():
     )  # of another size
     latents, spread = encoded(generator, pictures)
     assert latents.shape == (5, 3, 8, 8) and spread is None
-    few = {"tokens": 2, "steps": 1, "checks": 0}
+    few = {"num_vectors": 2, "max_train_steps": 1, "num_validations": 0}
     plain = inverted_of(generator, latents, **few)
     assert torch.allclose(
         inverted_of(generator, latents, checkpointing=True, **few).embeddings,
@@ -384,12 +384,12 @@ def test_out_of_memory_first_saves_activations_then_narrows(made, latents, monke
 
 def test_errors_teach(made, latents):
     with pytest.raises(
-        InversionError, match="inversion.schedule is 'linear': use one of constant, cosine"
+        InversionError, match="inversion.lr_scheduler is 'linear': use one of constant, cosine"
     ):
         Inversion(lr_scheduler="linear")
     with pytest.raises(InversionError, match="above 0"):
         Inversion(max_train_steps=0)
-    with pytest.raises(InversionError, match="set inversion.checks above 0"):
+    with pytest.raises(InversionError, match="set inversion.num_validations above 0"):
         Inversion(stop=1, num_validations=0)
     with pytest.raises(InversionError, match="make them with `encoded"):
         inverted_of(made, latents[:, :, :2])

@@ -210,10 +210,10 @@ def test_class_conditional_from_nothing(world, real, space):
 
 def test_pixels_need_scratch_and_only_training_images_teach(world, real):
     own, study, data, store = world
-    with pytest.raises(GeneratorError, match="needs generation.start = 'scratch'"):
+    with pytest.raises(GeneratorError, match="needs generation.init_from = 'scratch'"):
         store.make(
             conditional.recipe(
-                own.model_copy(update={"space": "pixel"}), study, data, own.start, real=real
+                own.model_copy(update={"space": "pixel"}), study, data, own.init_from, real=real
             )
         )
     test = type(real)(real.kind, {**real.settings, "split": "test", "count": 3}, {}, real.seed)
