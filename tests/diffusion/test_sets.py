@@ -221,7 +221,7 @@ def test_pixels_need_scratch_and_only_training_images_teach(world, real):
         with pytest.raises(
             GeneratorError, match="may learn from real training images or .*, not 'test'"
         ):
-            store.make(conditional.recipe(own, study, data, own.start, **{name: test}))
+            store.make(conditional.recipe(own, study, data, own.init_from, **{name: test}))
 
 
 def test_a_model_from_elsewhere_works_at_a_size_of_choice(world):

@@ -111,7 +111,7 @@ def to_real(pictures: np.ndarray) -> dict[str, float]:
     }
     judge = fit.opened(
         store.make(
-            verdict.judge(profile.study, data, real["train"], profile.generation.judge_epochs)
+            verdict.judge(profile.study, data, real["train"], profile.generation.reference_epochs)
         )
     )[0]
     test = images.load(store.make(real["test"])).images
