@@ -23,9 +23,9 @@ from lib.core.config import Settings
 from lib.core.notebook import Chapter, announce
 from lib.core.paths import PARAMS, ROOT
 from lib.core.store import ArtifactSpec
-from lib.data import cifake, imageset, sources
+from lib.data import imageset, real
 from lib.data.imageset import ImageSet
-from lib.data.sources import SourceError
+from lib.data.source import SourceError, open_source
 from lib.diffusion import inversions, sets
 from lib.measure import accuracy, features, geometry_steps, gradcam_steps, reference, scaling
 from lib.measure import representation_steps as representation
@@ -95,19 +95,19 @@ class Study(Chapter):
     def real(self) -> Specs:
         """`train`, `test`, and each shift set."""
         try:
-            return sources.recipes(self.config.data, self.config.study.seed)
+            return real.specs(self.config.data, self.config.study.seed)
         except (SourceError, OSError):
             if not self.planning:
                 raise
         section, shared = (
             self.config.data,
-            {"print": ""},
+            {"fingerprint": ""},
         )  # the files are not here yet: specs of the same size
         shared |= {
-            name: getattr(section, name) for name in ("source", "path", "resolution", "shard")
+            name: getattr(section, name) for name in ("source", "root", "resolution", "shard")
         }
         return {
-            split: sources.real(
+            split: real.real_images(
                 shared | {"split": split, "count": getattr(section, split)}, self.config.study.seed
             )
             for split in ("train", "test")
@@ -118,9 +118,7 @@ class Study(Chapter):
         """From the source, or from the file of class facts where `make plan` runs before the download."""
         section, seed = self.config.data, self.config.study.seed
         try:
-            source = sources.open_source(
-                section.source, section.path, section.resolution, seed, section.bad_files
-            )
+            source = open_source(section.source, real.options(section, seed))
             return list(source.classes)
         except (SourceError, OSError):
             if not self.planning:
@@ -156,14 +154,14 @@ class Study(Chapter):
             "test": section.test,
             "resolution": section.resolution,
             "flip": section.flip,
-            "bad_files": section.bad_files,
+            "max_corrupt_files": section.max_corrupt_files,
             "uneven": bool(counts.max() > 1.25 * counts.min()),
         }
 
     def data_artifacts(self) -> list[ArtifactSpec]:
-        half = cifake.HALVES.get(self.config.data.source)
-        copies = [cifake.copies_of(self.real["train"], half)] if half else []
-        return [*self.real.values(), *copies]
+        train = self.real["train"]
+        checked = (real.inspection_spec(train), real.copies_spec(train))
+        return [*self.real.values(), *(spec for spec in checked if spec)]
 
     # 02_inversion: one learned embedding per real image, and the set `di` sampled around them
 
@@ -215,14 +213,15 @@ class Study(Chapter):
             if name == sets.PUBLISHED or (name, section.model) == ("sd", sets.PUBLISHED)
         ]
         facts = {
-            "path": section.published_path,
+            "source": real.PUBLISHED,
+            "root": section.published_path,
+            "split": "train",
             "count": section.num_images,
-            "size": self.facts["resolution"],
-            "shard": 500,
-            "skipped": [],
-            "print": "",
+            "resolution": self.facts["resolution"],
+            "shard": real.BATCH,
+            "fingerprint": "",
         }
-        return {name: cifake.given(facts, self.config.study.seed) for name in names}
+        return {name: real.real_images(facts, self.config.study.seed) for name in names}
 
     @functools.cached_property
     def sweep(self) -> dict[tuple[str, float], ArtifactSpec]:
@@ -239,12 +238,12 @@ class Study(Chapter):
 
     def generation_artifacts(self) -> list[ArtifactSpec]:
         compared = [self.real["test"], *self.synthetic.values()]
-        published = [spec for spec in self.synthetic.values() if spec.kind == cifake.given.kind]
+        published = [spec for spec in self.synthetic.values() if real.is_published(spec)]
         return [
             *self.synthetic.values(),
             *self.sweep.values(),
             self.reference,
-            *[cifake.copies_of(spec, "FAKE") for spec in published],
+            *[real.copies_spec(spec) for spec in published],
             *self.predictions([self.reference], [*compared, *self.sweep.values()]),
             *self.features([self.real["train"], *compared], "own", self.reference),
         ]

@@ -24,9 +24,9 @@ from lib.classifier import arms
 from lib.core import config as study
 from lib.core.paths import PARAMS
 from lib.core.store import Store, _seal
-from lib.data import cifake as published
 from lib.data import imageset as images
-from lib.data import sources
+from lib.data import pictures
+from lib.data.source import SourceError, SourceOptions, open_source
 from lib.diffusion import prompts
 from lib.diffusion.model import Generator, GeneratorError
 from lib.report import ReportError, tables
@@ -184,10 +184,8 @@ def damaged(draw):
 
 @cases(250)
 @given(damaged() | st.binary(max_size=40) | st.sampled_from([b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) run\n"]))
-def test_any_bytes_as_a_picture(tmp_path, data):
-    path = tmp_path / "picture.png"
-    path.write_bytes(data)
-    found = used_or_refused(sources.SourceError, lambda: sources.read_image(path, sources.image_mode(path)))
+def test_any_bytes_as_a_picture(data):
+    found = used_or_refused(pictures.PictureError, lambda: pictures.decode(data))
     assert found is None or (found.dtype == np.uint8 and found.shape[2:] == (3,))
 
 
@@ -204,9 +202,9 @@ def test_any_folder_of_images(tmp_path_factory, names, data):
     for name, content in zip(names, data, strict=False):
         (root / name).mkdir()
         (root / name / "1.png").write_bytes(content)
-    source = used_or_refused(sources.SourceError, lambda: sources.open_source("folder", str(root), 8, 0))
+    source = used_or_refused(SourceError, lambda: open_source("folder", SourceOptions(root, 8)))
     if source:
-        used_or_refused(sources.SourceError, lambda: source.read("train", range(source.splits["train"])))
+        used_or_refused(SourceError, lambda: source.read("train", range(source.splits["train"])))
     assert {path.name for path in root.iterdir()} == set(names[:3])
 
 
@@ -219,7 +217,7 @@ def test_any_archive(tmp_path_factory, names, data):
     with zipfile.ZipFile(root / "set.zip", "w") as archive:
         for name in names:
             archive.writestr(zipfile.ZipInfo(name.encode("utf-8", "replace").decode() or "x"), data)
-    used_or_refused(sources.SourceError, lambda: published.open_cifake(root / "set.zip", "FAKE", 8))
+    used_or_refused(SourceError, lambda: open_source("cifake_fake", SourceOptions(root / "set.zip", 8)))
     assert [path.name for path in root.iterdir()] == ["set.zip"] and not Path("/tmp/out.jpg").exists()
 
 

@@ -87,6 +87,9 @@ RENAMED = {  # old key: its name now
     "generation.start": "generation.init_from",
     "generation.class_guidance": "generation.cd_guidance_scale",
     "generation.judge_epochs": "generation.reference_epochs",
+    "data.path": "data.root",
+    "data.shift": "data.shift_images",
+    "data.bad_files": "data.max_corrupt_files",
     "training.stem": "training.stem_stride",
     "training.width": "training.base_width",
     "training.batch": "training.batch_size",
@@ -159,15 +162,20 @@ class Study(Section):
 class Data(Section):
     """01_data: the real images."""
 
-    source: Literal["world", "digits", "cifar10", "cifake", "imagenette", "ham10000", "folder"]
-    path: Text  # where the files of the others than `world` and `digits` lie
-    resolution: Annotated[int, Field(ge=8, le=512)]
-    train: Count
-    test: Count
-    shift: Annotated[int, Field(ge=0)]  # images of each shift set the source offers
-    shard: Count  # images in one Parquet file
-    bad_files: Annotated[int, Field(ge=0)]  # unreadable images of a download that may be left out
-    flip: bool  # whether a mirrored image is still of its class
+    source: Annotated[str, Field(pattern=r"^[a-z]\w*$")] = Field(
+        description="a file of lib/data/sources: world, digits, cifar10, cifake, imagenette, "
+        "ham10000, folder, or one of your own")
+    root: Text = Field(
+        description="where the files lie: folder, zip or tar; world and digits need none")
+    resolution: Annotated[int, Field(ge=8, le=512)] = Field(description="image size, pixels")
+    train: Count = Field(description="training images")
+    test: Count = Field(description="test images")
+    shift_images: Annotated[int, Field(ge=0)] = Field(
+        description="images of each shift set that the source offers")
+    shard: Count = Field(description="images per Parquet file")
+    max_corrupt_files: Annotated[int, Field(ge=0)] = Field(
+        description="unreadable files that may be left out")
+    flip: bool = Field(description="whether a mirrored image still belongs to its class")
 
 
 class GeneratorTraining(Section):

@@ -11,7 +11,7 @@ from lib.core import progress
 from lib.core.config import Generation, Inversion, Settings, SettingsError
 from lib.core.paths import PARAMS, ROOT
 from lib.data.archives import located
-from lib.data.sources import SourceError
+from lib.data.source import SourceError
 from lib.diffusion import hub
 from lib.diffusion.hub import GeneratorError
 
@@ -26,13 +26,10 @@ class FetchError(RuntimeError):
 def fetch(loaded: Settings) -> list[str]:
     """Bring what a profile needs; one line for each thing that is now here."""
     lines = [f"{name}: commit {Path(hub.fetch(name, revision or None)).name}" for name, revision in wanted(loaded).items()]
-    path = ROOT / loaded.data.path
+    path = ROOT / loaded.data.root
     if loaded.data.source == "cifar10":
         lines.append(f"CIFAR-10: {cifar10(path)}")
-    elif loaded.data.source == "folder" and not path.is_dir():
-        raise FetchError(f"data.path = {loaded.data.path!r}: source 'folder' is read from class folders of your own, which are "
-                         f"not there; set it to where yours lie.\n{path}")
-    elif loaded.data.source not in (*OWN, "folder"):
+    elif loaded.data.source not in OWN:
         where = located(path, f"the files of source {loaded.data.source!r}")
         lines.append(f"{loaded.data.source}: {where}, a download of your own")
     return lines
@@ -52,7 +49,7 @@ def models(section: Generation | Inversion) -> list[str]:
 
 def missing(loaded: Settings) -> list[str]:
     """What is not here yet of all that a profile needs from elsewhere, and what brings it."""
-    source, path, facts = loaded.data.source, loaded.data.path, PARAMS / "classes" / f"{loaded.generation.class_info}.yaml"
+    source, path, facts = loaded.data.source, loaded.data.root, PARAMS / "classes" / f"{loaded.generation.class_info}.yaml"
     lacking = [f"{name}: `make fetch` brings it" for name, revision in wanted(loaded).items() if not here(name, revision)]
     if source == "cifar10" and not (ROOT / path / "cifar-10-batches-py").is_dir():
         lacking.append(f"CIFAR-10 in {path}: `make fetch` brings it")
@@ -86,7 +83,7 @@ def cifar10(path: Path) -> Path:
         CIFAR10(str(path), download=True)
     except (OSError, RuntimeError) as error:
         raise FetchError(f"CIFAR-10 cannot be had ({' '.join(str(error).split())}). With a network say `make fetch PROFILE=…` "
-                         f"again, or put cifar-10-python.tar.gz where data.path points.\n{path}") from error
+                         f"again, or put cifar-10-python.tar.gz where data.root points.\n{path}") from error
     return path
 
 

@@ -1,15 +1,17 @@
-"""ImageSet: images, labels, class names and where each image came from; the one currency of the project.
+"""ImageSet: images, labels, class names and where each image came from; the currency of the project.
 
-On disk: Parquet shards with images as `{bytes, path}` PNG structs, readable by the Hugging Face `datasets` library.
+Stored as Parquet shards with images as `{bytes, path}` PNG structs, which the Hugging Face `datasets`
+library reads as they are: `load_dataset("parquet", data_files="…/*.parquet")`.
 """
 
 from __future__ import annotations
 
-import functools
+import csv
 import json
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lib.core.store import Artifact
+from lib.data.pictures import SUFFIXES, decode, encode_png, fit
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 FIXED = ("image", "label", "seed", "source", "prompt")  # columns that every set has
+MAX_DECODED = 2**30  # bytes of decoded images that a process keeps
+DAMAGE = (
+    pa.ArrowException, cv2.error, OSError, ValueError, TypeError, LookupError, AttributeError,
+    OverflowError, RecursionError,
+)  # fmt: skip
 
 
 class ImagesError(ValueError):
@@ -30,7 +38,7 @@ class ImagesError(ValueError):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """n images of one size with labels, seeds, sources and prompts; `columns` holds what else is known of each."""
+    """n images of one size with labels, seeds, sources and prompts; `columns` holds what else is known."""
 
     images: np.ndarray  # (n, h, w, 3) uint8, RGB
     labels: np.ndarray  # (n,) int64
@@ -38,121 +46,260 @@ class ImageSet:
     seeds: np.ndarray  # (n,) int64
     sources: tuple[str, ...]  # where each came from: a file, a scene, the image it was inverted from
     prompts: tuple[str, ...]
-    columns: dict[str, list] = field(default_factory=dict)
+    columns: Mapping[str, Sequence] = field(default_factory=dict)
 
     def __post_init__(self):
-        n = len(self.images)
-        lengths = {"labels": len(self.labels), "seeds": len(self.seeds), "sources": len(self.sources),
-                   "prompts": len(self.prompts)} | {name: len(column) for name, column in self.columns.items()}
-        wrong = {name: length for name, length in lengths.items() if length != n}
+        lengths = {name: len(getattr(self, name)) for name in ("labels", "seeds", "sources", "prompts")}
+        stored = isinstance(self.columns, StoredColumns)
+        lengths |= {} if stored else {name: len(values) for name, values in self.columns.items()}
+        wrong = {name: length for name, length in lengths.items() if length != len(self.images)}
         if wrong or self.images.dtype != np.uint8 or self.images.shape[3:] != (3,):
-            raise ValueError(f"an image set needs uint8 images (n, h, w, 3) and n of everything; got images "
-                             f"{self.images.dtype} {self.images.shape} and {wrong}")
-        if n and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
-            raise ValueError(f"labels {self.labels.min()}..{self.labels.max()} do not fit {len(self.classes)} classes")
+            raise ValueError(
+                "an image set needs uint8 images (n, h, w, 3) and n of everything; got images "
+                f"{self.images.dtype} {self.images.shape} and {wrong}"
+            )
+        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+            span = f"{self.labels.min()}..{self.labels.max()}"
+            raise ValueError(f"labels {span} do not fit {len(self.classes)} classes")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, index: Sequence[int] | np.ndarray) -> ImageSet:
         """The images at these positions, or under this mask."""
-        index = np.arange(len(self))[index]
-        pick = lambda values: [values[i] for i in index]  # noqa: E731
-        return ImageSet(self.images[index], self.labels[index], self.classes, self.seeds[index],
-                        tuple(pick(self.sources)), tuple(pick(self.prompts)),
-                        {name: pick(column) for name, column in self.columns.items()})
+        rows = np.arange(len(self))[index]
+        return ImageSet(
+            self.images[rows],
+            self.labels[rows],
+            self.classes,
+            self.seeds[rows],
+            tuple(self.sources[i] for i in rows),
+            tuple(self.prompts[i] for i in rows),
+            _take_columns(self.columns, rows),
+        )
 
     def counts(self) -> np.ndarray:
-        """Images of each class (classes,)."""
+        """Images per class (classes,)."""
         return np.bincount(self.labels, minlength=len(self.classes))
 
     def first(self, count: int) -> np.ndarray:
-        """Positions (classes, count) of the first images of each class; the same one again where there are too few."""
-        found = [np.flatnonzero(self.labels == label) for label in range(len(self.classes))]
-        return np.stack([np.resize(where, count) for where in found])
+        """Positions (classes, count) of the first images of each class, repeated where there are too few."""
+        rows = [np.flatnonzero(self.labels == label) for label in range(len(self.classes))]
+        return np.stack([np.resize(row, count) for row in rows])
 
     def masks(self) -> np.ndarray:
         """The objects' masks (n, h, w) bool, where the source knows them."""
-        return np.stack([_decode(mask["bytes"], cv2.IMREAD_GRAYSCALE) > 0 for mask in self.columns["mask"]])
+        cells = self.columns["mask"]
+        return np.stack([_decode(cell["bytes"], cv2.IMREAD_GRAYSCALE) > 0 for cell in cells])
 
     def native(self) -> list[np.ndarray]:
-        """The images (h, w, 3) as they were drawn, before they were resized for the classifiers; else as they are."""
+        """The images (h, w, 3) as they were sampled, before they were resized for the classifiers."""
         if "native" not in self.columns:
             return list(self.images)
         return [_decode(cell["bytes"], cv2.IMREAD_COLOR_RGB) for cell in self.columns["native"]]
 
+    def to_folder(self, folder: Path) -> None:
+        """PNG class folders and `metadata.csv` with label, seed, source and prompt of each file."""
+        names = [f"{_safe(self.classes[k])}/{i:06}.png" for i, k in enumerate(self.labels)]
+        for name, image in zip(names, self.images, strict=True):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(encode_png(image))
+        labels = [self.classes[k] for k in self.labels]
+        rows = zip(names, labels, self.seeds, self.sources, self.prompts, strict=True)
+        with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["file_name", *FIXED[1:]])
+            writer.writerows(rows)
+
+    @staticmethod
+    def from_folder(folder: Path, size: int) -> ImageSet:
+        """Class folders of pictures, each cropped to its centre square of `size` pixels."""
+        files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in SUFFIXES)
+        if not files:
+            raise ImagesError(f"no pictures in class folders ({', '.join(SUFFIXES)}).\n{folder}")
+        names = [path.relative_to(folder).as_posix() for path in files]
+        known = _metadata(folder / "metadata.csv")
+        rows = [known.get(name, {}) for name in names]
+        labels = [row.get("label", path.parent.name) for row, path in zip(rows, files, strict=True)]
+        classes = tuple(sorted(set(labels)))
+        return ImageSet(
+            np.stack([fit(decode(path.read_bytes()), size) for path in files]),
+            np.array([classes.index(label) for label in labels], np.int64),
+            classes,
+            np.array([int(row.get("seed", i)) for i, row in enumerate(rows)], np.int64),
+            tuple(row.get("source", name) for row, name in zip(rows, names, strict=True)),
+            tuple(row.get("prompt", "") for row in rows),
+        )
+
+    def to_datasets(self):
+        """A Hugging Face `datasets.Dataset` with the columns image, label, seed, source, prompt and others."""
+        datasets = _datasets()
+        table = _table(self)
+        features = datasets.Features.from_dict(_features(table, self.classes))
+        columns = {name: table[name].to_pylist() for name in table.column_names}
+        return datasets.Dataset.from_dict(columns, features=features)
+
+    @staticmethod
+    def from_datasets(dataset, size: int, image: str = "image", label: str = "label") -> ImageSet:
+        """A `datasets.Dataset` with an image and a ClassLabel column, each cropped to its centre square."""
+        pixels = [fit(np.asarray(picture.convert("RGB")), size) for picture in dataset[image]]
+        count, columns = len(pixels), dataset.column_names
+        seeds = dataset["seed"] if "seed" in columns else range(count)
+        sources = dataset["source"] if "source" in columns else [f"{image}/{i}" for i in range(count)]
+        prompts = dataset["prompt"] if "prompt" in columns else [""] * count
+        return ImageSet(
+            np.stack(pixels),
+            np.array(dataset[label], np.int64),
+            tuple(dataset.features[label].names),
+            np.array(list(seeds), np.int64),
+            tuple(sources),
+            tuple(prompts),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class StoredColumns(Mapping):
+    """Further columns of a stored set. Each is read from its files when it is asked for, and not kept."""
+
+    files: tuple[Path, ...]
+    names: tuple[str, ...]
+    rows: np.ndarray  # of the stored set, which this set has
+
+    def __getitem__(self, name: str) -> list:
+        if name not in self.names:
+            raise KeyError(name)
+        cells = {}
+        for path, start, count in _extents(self.files):
+            local = np.unique(self.rows[(self.rows >= start) & (self.rows < start + count)])
+            if len(local):
+                column = pq.read_table(path, columns=[name])[name]
+                cells |= zip(local, column.take(local - start).to_pylist(), strict=True)
+        return [cells[row] for row in self.rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
 
 def load(artifact: Artifact) -> ImageSet:
-    """All shards of an artifact as one set; a process keeps the last few, since many tasks read the same ones."""
-    return _read(tuple((path, path.stat().st_mtime_ns) for path in artifact.files))
+    """All shards of an artifact as one set. A process decodes it once, and keeps up to MAX_DECODED bytes."""
+    key = tuple((path, path.stat().st_mtime_ns) for path in artifact.files)
+    if key not in _decoded:
+        _decoded[key] = _read(artifact.files)
+    _decoded.move_to_end(key)
+    while len(_decoded) > 1 and sum(part.images.nbytes for part in _decoded.values()) > MAX_DECODED:
+        _decoded.popitem(last=False)
+    return _decoded[key]
 
 
-@functools.lru_cache(maxsize=4)
-def _read(files: tuple[tuple[Path, int], ...]) -> ImageSet:
-    """The set in these files, which have not changed since these times."""
+def shards_of(artifact: Artifact) -> Iterator[ImageSet]:
+    """The set in parts, one file at a time, for sets that do not fit into memory."""
+    return (_read([path]) for path in artifact.files)
+
+
+_decoded: OrderedDict[tuple, ImageSet] = OrderedDict()
+
+
+def _read(files: Sequence[Path]) -> ImageSet:
     try:
-        return _whole([pq.read_table(path) for path, _ in files])
-    except (pa.ArrowException, cv2.error, OSError, ValueError, TypeError, LookupError, AttributeError, OverflowError,
-            RecursionError) as error:
-        raise ImagesError(f"not shards of one image set: {' '.join(str(error).split())[:300]}. Remove the folder, and the same "
-                          f"command makes it again.\n{files[0][0].parent if files else 'no file'}") from error
+        return _concatenated(list(files))
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ImagesError(
+            f"not shards of one image set: {reason}. Remove the folder, and the same command makes it "
+            f"again.\n{files[0].parent if files else 'no file'}"
+        ) from error
 
 
-def _whole(tables: list[pa.Table]) -> ImageSet:
-    """The set of these shards."""
-    table = pa.concat_tables(tables)
-    columns = {name: table[name].to_pylist() for name in table.column_names}
-    classes = json.loads(tables[0].schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+def _concatenated(files: list[Path]) -> ImageSet:
+    """The set of these shards; of further columns only the names are read."""
+    schema = pq.read_schema(files[0])
+    classes = json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
+    table = pa.concat_tables([pq.read_table(path, columns=list(FIXED[1:])) for path in files])
+    further = tuple(name for name in schema.names if name not in FIXED)
+    return ImageSet(
+        _decoded_images(files, len(table)),
+        table["label"].to_numpy().astype(np.int64),
+        tuple(classes),
+        table["seed"].to_numpy().astype(np.int64),
+        tuple(table["source"].to_pylist()),
+        tuple(table["prompt"].to_pylist()),
+        StoredColumns(tuple(files), further, np.arange(len(table))) if further else {},
+    )
+
+
+def _decoded_images(files: list[Path], count: int) -> np.ndarray:
+    """The column `image` (count, h, w, 3), one file in memory at a time."""
+    images, start = None, 0
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(lambda cell: _decode(cell["bytes"], cv2.IMREAD_COLOR_RGB), columns["image"]))
-    return ImageSet(np.stack(images), np.array(columns["label"], np.int64), tuple(classes),
-                    np.array(columns["seed"], np.int64), tuple(columns["source"]), tuple(columns["prompt"]),
-                    {name: column for name, column in columns.items() if name not in FIXED})
+        for path in files:
+            cells = pq.read_table(path, columns=["image"])["image"].combine_chunks().field("bytes")
+            pixels = pool.map(lambda cell: _decode(cell.as_buffer(), cv2.IMREAD_COLOR_RGB), cells)
+            for row, image in enumerate(pixels, start):
+                images = np.empty((count, *image.shape), np.uint8) if images is None else images
+                images[row] = image
+            start += len(cells)
+    return images
+
+
+def _extents(files: Sequence[Path]) -> list[tuple[Path, int, int]]:
+    """Each file with its first row within the set and its number of rows."""
+    counts = [pq.read_metadata(path).num_rows for path in files]
+    starts = np.cumsum([0, *counts[:-1]])
+    return list(zip(files, starts.tolist(), counts, strict=True))
+
+
+def _take_columns(columns: Mapping[str, Sequence], rows: np.ndarray) -> Mapping[str, Sequence]:
+    if isinstance(columns, StoredColumns):
+        return replace(columns, rows=columns.rows[rows])
+    return {name: [values[i] for i in rows] for name, values in columns.items()}
 
 
 def write(path: Path, shard: ImageSet) -> None:
     """One Parquet shard."""
-    pictures = [picture(image, f"{seed}.png") for image, seed in zip(shard.images, shard.seeds, strict=True)]
-    arrays = {"image": pa.array(pictures, PICTURE), "label": pa.array(shard.labels, pa.int64()),
-              "seed": pa.array(shard.seeds, pa.int64()), "source": pa.array(shard.sources, pa.string()),
-              "prompt": pa.array(shard.prompts, pa.string())}
-    arrays |= {name: pa.array(column, _type(column[0])) for name, column in shard.columns.items()}
-    table = pa.table(arrays).replace_schema_metadata({"huggingface": json.dumps(_features(arrays, shard.classes))})
-    pq.write_table(table, path)
+    table = _table(shard)
+    features = {"info": {"features": _features(table, shard.classes)}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), path)
+
+
+def _table(images: ImageSet) -> pa.Table:
+    cells = [picture(im, f"{seed}.png") for im, seed in zip(images.images, images.seeds, strict=True)]
+    arrays = {
+        "image": pa.array(cells, PICTURE),
+        "label": pa.array(images.labels, pa.int64()),
+        "seed": pa.array(images.seeds, pa.int64()),
+        "source": pa.array(images.sources, pa.string()),
+        "prompt": pa.array(images.prompts, pa.string()),
+    }
+    for name, values in images.columns.items():
+        values = list(values)
+        arrays[name] = pa.array(values, PICTURE if isinstance(values[0], dict) else None)
+    return pa.table(arrays)
 
 
 def picture(image: np.ndarray, name: str) -> dict[str, Any]:
-    """An array (h, w, 3) RGB or (h, w) as the `{bytes, path}` cell of a losslessly stored picture."""
-    ordered = image[..., ::-1] if image.ndim == 3 else image.astype(np.uint8) * 255 if image.dtype == bool else image
-    return {"bytes": cv2.imencode(".png", ordered)[1].tobytes(), "path": name}
-
-
-def fit(image: np.ndarray, size: int) -> np.ndarray:
-    """Centre square of an image (h, w, 3), resized to (size, size, 3): area means down, bicubic up."""
-    h, w = image.shape[:2]
-    side = min(h, w)
-    square = image[(h - side) // 2:(h + side) // 2, (w - side) // 2:(w + side) // 2]
-    way = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    return square if side == size else cv2.resize(square, (size, size), interpolation=way)
+    """RGB (h, w, 3), grey or mask (h, w) as the `{bytes, path}` cell of a losslessly stored picture."""
+    return {"bytes": encode_png(image), "path": name}
 
 
 def shards(count: int, size: int) -> dict[str, range]:
     """Names of the shards and the positions that each holds."""
     starts = range(0, count, size)
-    return {f"images-{i:05}-of-{len(starts):05}.parquet": range(s, min(s + size, count)) for i, s in enumerate(starts)}
+    return {
+        f"images-{i:05}-of-{len(starts):05}.parquet": range(start, min(start + size, count))
+        for i, start in enumerate(starts)
+    }
 
 
-def _decode(data: bytes, mode: int) -> np.ndarray:
+def _decode(data: Any, mode: int) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(data, np.uint8), mode)
 
 
-def _type(value: Any) -> pa.DataType | None:
-    """Pictures keep their struct type; the rest is inferred."""
-    return PICTURE if isinstance(value, dict) else None
+def _features(table: pa.Table, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The schema in the words of the `datasets` library, which need not be installed."""
 
-
-def _features(arrays: dict[str, pa.Array], classes: tuple[str, ...]) -> dict[str, Any]:
-    """The schema in the words of the `datasets` library."""
     def feature(name: str, kind: pa.DataType) -> Any:
         if name == "label":
             return {"_type": "ClassLabel", "names": list(classes)}
@@ -161,4 +308,30 @@ def _features(arrays: dict[str, pa.Array], classes: tuple[str, ...]) -> dict[str
         if pa.types.is_list(kind):
             return [feature("", kind.value_type)]
         return {"_type": "Value", "dtype": {"double": "float64"}.get(str(kind), str(kind))}
-    return {"info": {"features": {name: feature(name, array.type) for name, array in arrays.items()}}}
+
+    return {name: feature(name, table.schema.field(name).type) for name in table.column_names}
+
+
+def _metadata(path: Path) -> dict[str, dict[str, str]]:
+    """Rows of `metadata.csv` by file name, where a folder has one."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["file_name"]: row for row in csv.DictReader(file)}
+
+
+def _safe(name: str) -> str:
+    """A class name as a folder: no separators, no hidden folder."""
+    cleaned = "".join("_" if c in '/\\:*?"<>|' or not c.isprintable() else c for c in name)
+    return cleaned.strip(" .") or "_"
+
+
+def _datasets():
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImagesError(
+            "the package `datasets` is not installed; `pip install datasets` adds it. Without it, "
+            "to_folder and from_folder exchange PNG class folders"
+        ) from error
+    return datasets

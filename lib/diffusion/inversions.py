@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.core.compute import seed_of
 from lib.core.store import ArtifactSpec, Store
-from lib.data import cifake as given
+from lib.data import real as real_data
 from lib.diffusion import conditional
 from lib.diffusion.embeddings import (
     Place,
@@ -106,8 +106,8 @@ def prior(inversion, study, data: dict, real: ArtifactSpec) -> ArtifactSpec:
     if inversion.generator_data == "real":
         return conditional.recipe(inversion, study, data, conditional.SCRATCH, real=real)
     count = inversion.generator_num_images or real.settings["count"]
-    others = given.recipe(
-        inversion.published_path, count, data["resolution"], study.seed, data["bad_files"]
+    others = real_data.published_spec(
+        inversion.published_path, count, data["resolution"], study.seed, data["max_corrupt_files"]
     )
     return conditional.recipe(inversion, study, data, conditional.SCRATCH, published=others)
 

@@ -14,8 +14,8 @@ import torch
 from lib.core.compute import seed_of
 from lib.core.paths import PARAMS
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
-from lib.data import cifake as given
 from lib.data import imageset as images
+from lib.data import real as real_data
 from lib.data.imageset import ImageSet
 from lib.diffusion import conditional, prompts
 from lib.diffusion import precision as probe
@@ -128,12 +128,12 @@ def recipes(generation, study, data: dict, real: ArtifactSpec) -> dict[str, Arti
     """
 
     def others() -> ArtifactSpec:
-        return given.recipe(
+        return real_data.published_spec(
             generation.published_path,
             generation.num_images,
             data["resolution"],
             study.seed,
-            data["bad_files"],
+            data["max_corrupt_files"],
         )
 
     makers = {
@@ -227,8 +227,8 @@ def sweeps(generation, study, data: dict) -> dict[tuple[str, float], ArtifactSpe
 def described(recipe: ArtifactSpec) -> str:
     """How a set was made, in one sentence."""
     wanted = recipe.settings
-    if recipe.kind == given.given.kind:
-        return f"Stable Diffusion 1.4's images, published as CIFAKE, read from {Path(wanted['path']).name}."
+    if real_data.is_published(recipe):
+        return f"Stable Diffusion 1.4's images, published as CIFAKE, read from {Path(wanted['root']).name}."
     how = "{num_inference_steps} steps of {scheduler}, guidance {guidance_scale:g}".format(
         **wanted["sampler"]
     )
@@ -275,7 +275,7 @@ def taught(training: ArtifactSpec) -> str:
     """What a class-conditional generator was trained from, on what, and how long."""
     wanted, (teacher,) = training.settings, training.inputs.values()
     start = "nothing" if wanted["start"] == conditional.SCRATCH else called(wanted["start"])
-    kind = "published synthetic" if teacher.kind == given.given.kind else "real training"
+    kind = "published synthetic" if real_data.is_published(teacher) else "real training"
     return (
         f"from {start} on {teacher.settings['count']:,} {kind} images for {wanted['fit']['steps']:,} steps of "
         f"{wanted['fit']['batch']}"
@@ -290,7 +290,7 @@ def costs(store: Store, recipes: dict[str, ArtifactSpec]) -> pd.DataFrame:
         training = [
             store.make(upstream).manifest["made"]["seconds"] for upstream in recipe.inputs.values()
         ]
-        own = recipe.kind != given.given.kind
+        own = not real_data.is_published(recipe)
         spent = made.manifest[
             "made"
         ]  # of the run that finished the set; one that resumed made only a part of it

@@ -18,9 +18,9 @@ from lib.classifier import train as fit
 from lib.core import compute
 from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact, write_json
 from lib.data import imageset as images
-from lib.data import sources
+from lib.data import real
 from lib.data.imageset import ImageSet
-from lib.data.sources import SourceError
+from lib.data.source import SourceError
 from lib.measure import accuracy, features, fidelity, representation, robustness
 from lib.measure.features import FeatureError
 from lib.measure.fidelity import FidelityError
@@ -203,10 +203,10 @@ def foreign(settings, study, data: Mapping) -> tuple[dict[str, ArtifactSpec], di
     """Images of the other sources to learn from and to ask, and why a source is not there."""
     found, absent = {}, {}
     for name in settings.transfer:
-        wanted = SimpleNamespace(source=name, path=settings.path, resolution=data["resolution"], train=settings.probe,
-                                 test=settings.seen, shift=0, shard=500, bad_files=0)
+        wanted = SimpleNamespace(source=name, root=settings.path, resolution=data["resolution"], train=settings.probe,
+                                 test=settings.seen, shift_images=0, shard=500, max_corrupt_files=0)
         try:
-            parts = sources.recipes(wanted, study.seed)
+            parts = real.specs(wanted, study.seed)
             found |= {f"{name}-learn": parts["train"], f"{name}-ask": parts["test"]}
         except SourceError as error:
             absent[name] = f"not run: {error}"

@@ -18,9 +18,8 @@ from lib.core import fetch
 from lib.core.config import Generation, Settings, Study
 from lib.core.paths import PARAMS, ROOT
 from lib.core.store import ArtifactSpec, Store
-from lib.data import cifake as given
-from lib.data import sources
-from lib.data.sources import SourceError
+from lib.data import real as real_data
+from lib.data.source import SourceError, open_source
 from lib.diffusion import inversions, sets
 from lib.measure import accuracy, features
 from lib.measure import geometry_steps as lines
@@ -74,8 +73,8 @@ class Known:
 def study(loaded: Settings, store: Store) -> tuple[Known, Chapters]:
     """Recipes by chapter, in the order of the notebooks; each chapter's upstream comes with its recipes."""
     known = data(loaded, store)
-    half = given.HALVES.get(loaded.data.source)
-    found = {"01_data": [*known.real.values(), *([given.copies_of(known.real["train"], half)] if half else [])]}
+    copies = real_data.copies_spec(known.real["train"])
+    found = {"01_data": [*known.real.values(), *filter(None, [real_data.inspection_spec(known.real["train"]), copies])]}
     for name, chapter in (("02_inversion", inversion), ("03_generation", generation), ("04_training", training),
                           ("05_gradcam", gradcam), ("06_geometry", geometry), ("07_representation", representation),
                           ("08_repair", repair)):
@@ -87,16 +86,19 @@ def data(loaded: Settings, store: Store) -> Known:
     """The real images; where their files are not here, recipes of the same size that nobody can make yet."""
     wanted, seed = loaded.data, loaded.study.seed
     try:
-        real = sources.recipes(wanted, seed)
-        classes = sources.open_source(wanted.source, wanted.path, wanted.resolution, seed, wanted.bad_files).classes
+        real = real_data.specs(wanted, seed)
+        classes = open_source(wanted.source, real_data.options(wanted, seed)).classes
     except (SourceError, OSError):
-        shared = {name: getattr(wanted, name) for name in ("source", "path", "resolution", "shard")} | {"print": ""}
-        real = {name: sources.real(shared | {"split": name, "count": getattr(wanted, name)}, seed) for name in ("train", "test")}
+        shared = {name: getattr(wanted, name) for name in ("source", "root", "resolution", "shard")}
+        shared |= {"fingerprint": ""}
+        real = {name: real_data.real_images(shared | {"split": name, "count": getattr(wanted, name)}, seed)
+                for name in ("train", "test")}
         classes = named(loaded.generation.class_info)
     truth = labels(store, real["train"], len(classes))
     counts = np.bincount(truth, minlength=len(classes))
     facts = {"classes": list(classes), "train": wanted.train, "test": wanted.test, "resolution": wanted.resolution,
-             "flip": wanted.flip, "bad_files": wanted.bad_files, "uneven": bool(counts.max() > 1.25 * counts.min())}
+             "flip": wanted.flip,
+             "max_corrupt_files": wanted.max_corrupt_files, "uneven": bool(counts.max() > 1.25 * counts.min())}
     return Known(loaded.study, facts, real, truth)
 
 
@@ -133,7 +135,7 @@ def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     points = known.points = list(sets.sweeps(section, known.study, known.data).values()) if "sd" in made else []
     judge = verdict.judge(known.study, known.data, real["train"], section.reference_epochs)
     looked = [real["test"], *known.sets.values()]
-    halves = [given.copies_of(one, "FAKE") for one in made.values() if one.kind == given.given.kind]
+    halves = [real_data.copies_spec(one) for one in made.values() if real_data.is_published(one)]
     return [*made.values(), *halves, *points, judge, *known.logits([judge], [*looked, *points]),
             *known.features([real["train"], *looked], "own", judge)]
 
@@ -141,10 +143,10 @@ def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
 def others(section: Generation, known: Known) -> dict[str, ArtifactSpec]:
     """Sets that somebody else made, where their files are not here."""
     wanted = [name for name in section.sets if name == sets.PUBLISHED or (name, section.model) == ("sd", sets.PUBLISHED)]
-    shared = {"path": section.published_path, "count": section.num_images,
-              "size": known.data["resolution"], "shard": 500, "skipped": [],
-              "print": ""}
-    return {name: given.given(shared, known.study.seed) for name in wanted if not fetch.downloaded(ROOT / section.published_path)}
+    shared = {"source": real_data.PUBLISHED, "root": section.published_path, "split": "train", "count": section.num_images,
+              "resolution": known.data["resolution"], "shard": real_data.BATCH, "fingerprint": ""}
+    return {name: real_data.real_images(shared, known.study.seed)
+            for name in wanted if not fetch.downloaded(ROOT / section.published_path)}
 
 
 def training(loaded: Settings, known: Known) -> list[ArtifactSpec]:

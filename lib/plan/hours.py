@@ -7,8 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from lib.core.store import ArtifactSpec
-from lib.data import cifake as given
-from lib.data import sources
+from lib.data import real
 from lib.measure import features
 from lib.measure import geometry_steps as lines
 from lib.measure import representation_steps as represented
@@ -18,9 +17,10 @@ from lib.plan.units import Unit, Units, unit
 from lib.remedies import split
 
 Prices = Mapping[Unit, float]
-ONE_BY_ONE = {builder.kind for builder in (sources.real, given.given, given.copies, features.features, represented.compared,
+ONE_BY_ONE = {builder.kind for builder in (real.real_images, real.copies, real.inspection, features.features,
+                                     represented.compared,
                                      represented.copied, split.part)}  # what a notebook makes in its own process
-WITHIN = {sources.real.kind, lines.calibration.kind}  # of these, what shares its own work among the cores
+WITHIN = {real.real_images.kind, lines.calibration.kind}  # of these, what shares its own work among the cores
 ITSELF = {"00_summary": 10, "01_data": 14, "02_inversion": 38, "03_generation": 24, "04_training": 50, "05_gradcam": 22,
           "06_geometry": 35, "07_representation": 24, "08_repair": 22}  # s: kernel, imports, figures, measured beside PACED
 PACE, PACED = unit("pace"), 0.01  # s: plain work of a processor then; where that takes longer, so do kernels and figures

@@ -28,10 +28,12 @@ from lib import world
 from lib.classifier import train as fit
 from lib.classifier.model import build, predict
 from lib.core import compute, fetch, progress
+from lib.core.paths import ROOT
 from lib.core.store import Artifact, Store, canonical
-from lib.data import checks, sources
+from lib.data import checks
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
+from lib.data.source import SourceError, SourceOptions, open_source
 from lib.diffusion import conditional, sample
 from lib.diffusion import inversion as invert
 from lib.diffusion import precision as probe
@@ -129,8 +131,8 @@ class Bench:
     def read(self, source: str, path: str, size: int) -> Work:
         """Real images where their files are; else a JPEG of half a megapixel, as downloads have them."""
         try:
-            opened = sources.open_source(source, path, size, 0)
-        except (sources.SourceError, OSError):
+            opened = open_source(source, SourceOptions(ROOT / path, size))
+        except (SourceError, OSError):
             jpeg = cv2.imencode(".jpg", cv2.resize(pictures(64)[0], (500, 400)))[1]
             return lambda n: [images.fit(cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), size) for _ in range(n)]
         return lambda n: opened.read("train", range(min(n, opened.splits["train"])))

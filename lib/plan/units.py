@@ -16,8 +16,7 @@ import torch
 from lib.classifier import train as fit
 from lib.classifier.model import build
 from lib.core.store import ArtifactSpec, canonical
-from lib.data import cifake as given
-from lib.data import sources
+from lib.data import real
 from lib.diffusion import conditional, embeddings, sets
 from lib.diffusion.inversion import PROBES, Inversion
 from lib.measure import accuracy, features, geometry
@@ -112,7 +111,7 @@ def model(recipe: ArtifactSpec) -> dict:
 # --- one function a kind of step: recipe, classes -> units ------------------------------------------------------------------
 
 def searched(recipe: ArtifactSpec, classes: int) -> Units:
-    return Counter({unit("read", source=given.SOURCE, path=recipe.settings["path"], size=given.SIZE): HALF})
+    return Counter({unit("read", source=recipe.settings["source"], path=recipe.settings["root"], size=32): HALF})
 
 
 def kept(recipe: ArtifactSpec) -> Units:
@@ -122,7 +121,7 @@ def kept(recipe: ArtifactSpec) -> Units:
 
 def read(recipe: ArtifactSpec, classes: int) -> Units:
     wanted = recipe.settings
-    details = {"source": wanted.get("source", given.SOURCE), "path": wanted["path"], "size": side(recipe)}
+    details = {"source": wanted["source"], "path": wanted["root"], "size": side(recipe)}
     return Counter({unit("read", **details): count(recipe)}) + kept(recipe)
 
 
@@ -247,7 +246,8 @@ def parted(recipe: ArtifactSpec, classes: int) -> Units:
 
 
 COSTS: dict[str, Callable[[ArtifactSpec, int], Units]] = {builder.kind: function for builder, function in {
-    sources.real: read, given.given: read, given.copies: searched, sets.prompted: drawn, sets.conditioned: drawn,
+    real.real_images: read, real.copies: searched,
+    real.inspection: lambda recipe, classes: Counter(), sets.prompted: drawn, sets.conditioned: drawn,
     embeddings.inverted: drawn, embeddings.planned: drawn, embeddings.embeddings: inverted, embeddings.identified: identified,
     conditional.trained: learnt,
     fit.classifier: fitted, accuracy.logits: seen, features.features: featured, attended.attended: explained,
@@ -257,7 +257,7 @@ COSTS: dict[str, Callable[[ArtifactSpec, int], Units]] = {builder.kind: function
     recalibrate.recalibrated: recalibrated, split.part: parted}.items()}
 
 
-PICTURES = {builder.kind for builder in (sources.real, given.given, sets.prompted, sets.conditioned, embeddings.inverted,
+PICTURES = {builder.kind for builder in (real.real_images, sets.prompted, sets.conditioned, embeddings.inverted,
                                    embeddings.planned, filters.kept, split.part)}  # steps that make image sets
 
 

@@ -40,7 +40,7 @@ def introduced(made: Mapping[str, ArtifactSpec]) -> str:
     """What each synthetic set is, in a sentence each."""
     said = {"prompted-images": "{} is asked for each class in words, by a text-to-image model that never saw a "
                                            "real image of this study",
-            "published-images": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
+            "real-images": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
             "class-conditional-images": "{} knows classes instead of words; its generator was trained {taught}",
             "inverted-images": "{} is drawn between and around embeddings of real training images"}
     taught = {name: sets.taught(recipe.inputs["generator"]) for name, recipe in made.items()

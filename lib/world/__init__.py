@@ -17,7 +17,7 @@ from lib.world import ink, shading, shapes
 from lib.world.looks import SHIFTS, STYLES
 from lib.world.scenes import CLASSES, Body, Scene, extent, scene
 
-__all__ = ["CLASSES", "SHIFTS", "STYLES", "Scene", "render", "render_many", "scene"]
+__all__ = ["CLASSES", "SHIFTS", "STYLES", "Scene", "draw_many", "render", "render_many", "scene"]
 
 SKY, FLOOR, WALL, BODY = 0, 1, 2, 8  # what a ray met: walls count up from WALL, bodies from BODY
 HORIZON = np.float32(3000)  # floor further away than this is drawn as sky
@@ -66,23 +66,31 @@ def render(scene: Scene, size: int = 64, antialias: int = 2) -> tuple[np.ndarray
     return image, mask
 
 
-def render_many(seeds: Sequence[int], style: str = "photo", size: int = 64, antialias: int = 2, workers: int = 1,
-                labels: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 (n, size, size, 3) and masks bool (n, size, size) of the seeds, the same for any `workers`."""
-    labels = [None] * len(seeds) if labels is None else labels
-    jobs = [(int(s), style, label, size, antialias) for s, label in zip(seeds, labels, strict=True)]
+def draw_many(seeds: Sequence[int], style: str = "photo", size: int = 64, antialias: int = 2,
+              workers: int = 1) -> tuple[list[Scene], np.ndarray, np.ndarray]:
+    """Scenes, images uint8 (n, size, size, 3) and masks bool (n, size, size); the same for any `workers`."""
+    jobs = [(int(seed), style, size, antialias) for seed in seeds]
+    scenes = []
     images, masks = np.empty((len(jobs), size, size, 3), np.uint8), np.empty((len(jobs), size, size), bool)
     chunk = max(1, min(64, len(jobs) // workers))
-    pairs = map(render_job, jobs) if workers == 1 else processes(workers).map(render_job, jobs, chunksize=chunk)
-    for i, pair in enumerate(pairs):
-        images[i], masks[i] = pair
-    return images, masks
+    drawn = map(draw_one, jobs) if workers == 1 else processes(workers).map(draw_one, jobs, chunksize=chunk)
+    for i, (drawn_scene, image, mask) in enumerate(drawn):
+        scenes.append(drawn_scene)
+        images[i], masks[i] = image, mask
+    return scenes, images, masks
 
 
-def render_job(job: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """Draw and render one (seed, style, label, size, antialias)."""
-    seed, style, label, size, antialias = job
-    return render(scene(seed, style, label), size, antialias)
+def render_many(seeds: Sequence[int], style: str = "photo", size: int = 64, antialias: int = 2,
+                workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Images and masks of `draw_many`."""
+    return draw_many(seeds, style, size, antialias, workers)[1:]
+
+
+def draw_one(job: tuple[int, str, int, int]) -> tuple[Scene, np.ndarray, np.ndarray]:
+    """A job of `draw_many`: (seed, style, size, antialias)."""
+    seed, style, size, antialias = job
+    drawn = scene(seed, style)
+    return drawn, *render(drawn, size, antialias)
 
 
 def rays(scene: Scene, size: int, antialias: int) -> Rays:

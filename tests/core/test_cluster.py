@@ -22,7 +22,7 @@ from lib.core import executor as schedule
 from lib.core.paths import ROOT
 from lib.core.store import Store, StoreError
 from lib.data import imageset as images
-from lib.data import sources
+from lib.data import real as real_data
 from lib.diffusion import inversions, sets
 from tests import steps
 from tests.diffusion import tiny
@@ -50,7 +50,8 @@ def tiny_study(folder, store):
     """Recipes of everything heavy, in the smallest sizes: embeddings, two synthetic sets, two arms with two seeds each."""
     smoke, model = settings.load("smoke"), {"model": str(folder / "model")}
     tiny.of_text().save(folder / "model")
-    real = sources.real({"source": "world", "path": "", "resolution": 12, "shard": 30, "print": "", "split": "train",
+    real = real_data.real_images({"source": "world", "root": "", "resolution": 12, "shard": 30, "fingerprint": "",
+                        "split": "train",
                          "count": 60})
     inversion = smoke.inversion.model_copy(update=model | {
         "num_embedded": 6, "shard_size": 3, "num_images": 9, "batch_size": 1, "eval_images": 2})

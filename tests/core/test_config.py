@@ -198,7 +198,7 @@ def test_no_name_stands_in_two_sections_of_one_notebook():
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner)))
 def test_whatever_a_value_is_it_loads_or_explains(value):
     base = yaml.safe_load((PARAMS / "defaults.yaml").read_text())
-    for section, key in [("training", "epochs"), ("data", "path"), ("study", "seeds"), ("training", "arms")]:
+    for section, key in [("training", "epochs"), ("data", "root"), ("study", "seeds"), ("training", "arms")]:
         tree = {**base, section: {**base[section], key: value}}
         try:
             loaded = settings._validate(Settings, tree, lambda _: "here.yaml")

@@ -21,7 +21,7 @@ from lib.core import config as settings
 from lib.core.fetch import FetchError, cifar10, models
 from lib.core.fetch import fetch as fetch_all
 from lib.core.paths import ROOT
-from lib.data.sources import SourceError
+from lib.data.source import SourceError
 from lib.diffusion.hub import GeneratorError, fetch
 
 COMMIT = "5" * 40
@@ -231,12 +231,12 @@ def test_data_that_cannot_be_had_say_so(tmp_path, monkeypatch):
     with pytest.raises(FetchError, match=r"(?s)CIFAR-10 cannot be had.*make fetch PROFILE=.*cifar-10-python.tar.gz"):
         cifar10(tmp_path)
     loaded = settings.load("digits")
-    data = loaded.data.model_copy(update={"source": "folder", "path": str(tmp_path / "photos")})
-    with pytest.raises(FetchError, match="data.path = .*photos") as caught:
+    data = loaded.data.model_copy(update={"source": "folder", "root": str(tmp_path / "photos")})
+    with pytest.raises(SourceError, match="nothing is there") as caught:
         fetch_all(loaded.model_copy(update={"data": data}))
     assert str(caught.value).splitlines()[-1] == str(tmp_path / "photos")
-    download = loaded.data.model_copy(update={"source": "cifake", "path": str(tmp_path / "cifake")})
-    with pytest.raises(SourceError, match="put your download there, or set data.path"):
+    download = loaded.data.model_copy(update={"source": "cifake", "root": str(tmp_path / "cifake")})
+    with pytest.raises(SourceError, match="put your files there, or set data.root"):
         fetch_all(loaded.model_copy(update={"data": download}))
     (tmp_path / "cifake-1.zip").write_bytes(b"")
     (line,) = fetch_all(loaded.model_copy(update={"data": download}))

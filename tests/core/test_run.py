@@ -53,8 +53,8 @@ def test_notebooks_open_alike(name):
 
 
 def test_what_a_program_imports_is_found_through_others():
-    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.data import sources")}
-    assert {"lib/data/sources.py", "lib/world/__init__.py", "lib/core/store.py", "lib/core/paths.py",
+    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.data import real")}
+    assert {"lib/data/real.py", "lib/world/__init__.py", "lib/core/store.py", "lib/core/paths.py",
             "lib/core/progress.py"} <= found
     assert not any(path.startswith("lib/report") for path in found)
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import sources
-from lib.data.downloads import open_ham10000, open_imagenette, split_of
-from lib.data.sources import SourceError
+from lib.data.source import SourceError, SourceOptions, open_source
+from lib.data.sources.ham10000 import split_of
 
 FISH, DOG = "n01440764", "n02102040"
 OTHERS = ("n02979186", "n03000684", "n03028079", "n03394916", "n03417042", "n03425413", "n03445777", "n03888257")
@@ -45,7 +44,7 @@ def ham(lesions=200, pictures=3):
 
 
 def test_imagenette_has_its_classes_by_name_and_val_for_testing(tmp_path):
-    source = open_imagenette(zipped(tmp_path, imagenette()), 16)
+    source = open_source("imagenette", SourceOptions(zipped(tmp_path, imagenette()), 16))
     assert source.classes[:2] == ("tench", "English springer") and source.splits == {"train": 30, "test": 30}
     part = source.read("test", range(20))
     assert part.images.shape == (20, 16, 16, 3) and part.labels.tolist() == [*range(10)] * 2
@@ -54,7 +53,7 @@ def test_imagenette_has_its_classes_by_name_and_val_for_testing(tmp_path):
 
 def test_a_lesion_is_in_one_split_only(tmp_path):
     files, rows = ham()
-    source = open_ham10000(zipped(tmp_path, files), 16)
+    source = open_source("ham10000", SourceOptions(zipped(tmp_path, files), 16))
     lesion = {name: lesion for lesion, name, _ in rows}
     kind = {name: kind for _, name, kind in rows}
     shown = {split: source.read(split, range(count)) for split, count in source.splits.items()}
@@ -71,33 +70,34 @@ def test_about_a_fifth_of_the_lesions_is_for_testing_and_the_seed_says_which():
     assert splits != [split_of(f"HAM_{k}", 1) for k in range(5000)]
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    (lambda files: files.pop("HAM10000_metadata.csv"), "expected one file HAM10000_metadata.csv, found 0"),
-    (lambda files: files.pop("HAM10000_images_part_1/ISIC_0000000.jpg"), "ISIC_0000000 stands in .*its image is not there"),
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda files: files.pop("HAM10000_metadata.csv"), "expected one file HAM10000_metadata.csv, there are 0"),
+    (lambda files: files.pop("HAM10000_images_part_1/ISIC_0000000.jpg"),
+     "ISIC_0000000 is in the table, but its image is missing"),
     (lambda files: files.update({"HAM10000_metadata.csv": b"a,b\n1,2\n"}), "has no column dx, image_id, lesion_id"),
     (lambda files: files.update({"HAM10000_metadata.csv": b"\xff\xfe\x00"}), "has no column"),
 ])
-def test_what_is_missing_of_ham10000_is_named(tmp_path, change, said):
+def test_what_is_missing_of_ham10000_is_named(tmp_path, change, message):
     files, _ = ham()
     change(files)
-    with pytest.raises(SourceError, match=said) as caught:
-        open_ham10000(zipped(tmp_path, files), 16)
+    with pytest.raises(SourceError, match=message) as caught:
+        open_source("ham10000", SourceOptions(zipped(tmp_path, files), 16))
     assert str(caught.value).endswith(str(tmp_path / "set.zip"))
 
 
 def test_a_class_folder_that_is_missing_or_strange_is_named(tmp_path):
     files = {name: data for name, data in imagenette().items() if f"train/{DOG}" not in name}
-    with pytest.raises(SourceError, match="no English springer in train"):
-        open_imagenette(zipped(tmp_path, files), 16)
-    with pytest.raises(SourceError, match="n99999999 is no class of Imagenette"):
-        open_imagenette(zipped(tmp_path, imagenette() | {"x/train/n99999999/a.JPEG": jpeg(1)}), 16)
+    with pytest.raises(SourceError, match="no train image: 'English springer'"):
+        open_source("imagenette", SourceOptions(zipped(tmp_path, files), 16))
+    with pytest.raises(SourceError, match="n99999999 is not a class of Imagenette"):
+        open_source("imagenette", SourceOptions(zipped(tmp_path, imagenette() | {"x/train/n99999999/a.JPEG": jpeg(1)}), 16))
 
 
 def test_unreadable_pictures_are_left_out_only_where_allowed(tmp_path, capsys):
     bad = f"imagenette2-160/train/{DOG}/ILSVRC2012_val_00000001.JPEG"
     path = zipped(tmp_path, imagenette() | {bad: jpeg(1)[:200]})
     with pytest.raises(SourceError, match=bad):
-        open_imagenette(path, 16).read("train", range(30))
-    allowed = sources.open_source("imagenette", str(path), 16, 0, bad_files=1)
+        open_source("imagenette", SourceOptions(path, 16)).read("train", range(30))
+    allowed = open_source("imagenette", SourceOptions(path, 16, max_corrupt_files=1))
     assert allowed.skipped == (bad,) and allowed.splits["train"] == 29 and bad in capsys.readouterr().err
     assert np.isin(bad, allowed.read("train", range(29)).sources).sum() == 0

@@ -65,3 +65,58 @@ def test_what_does_not_fit_is_refused(wrong):
     fields = {name: getattr(whole, name) for name in ("images", "labels", "classes", "seeds", "sources", "prompts")}
     with pytest.raises(ValueError):
         ImageSet(**fields | wrong)
+
+
+def test_further_columns_are_read_only_when_they_are_asked_for(tmp_path, monkeypatch):
+    native = [images.picture(np.full((64, 64, 3), i, np.uint8), f"{i}.png") for i in range(7)]
+    artifact = saved(tmp_path, some(native=native, K=[[float(i)] for i in range(7)]), 3)
+    read, asked = pq.read_table, []
+    monkeypatch.setattr(images.pq, "read_table", lambda path, columns: asked.append((path.name[:12], *columns))
+                        or read(path, columns=columns))
+    whole = images.load(artifact)
+    assert not any("native" in columns or "K" in columns for columns in asked)
+    asked.clear()
+    part = whole.take([5, 0, 5])
+    assert part.columns["K"] == [[5.0], [0.0], [5.0]] and asked == [("images-00000", "K"), ("images-00001", "K")]
+    assert [int(image[0, 0, 0]) for image in part.native()] == [5, 0, 5] and part.native()[0].shape == (64, 64, 3)
+    assert set(whole.columns) == {"native", "K"} and "mask" not in whole.columns
+    images.write(tmp_path / "again.parquet", part)  # a stored set can be stored again
+
+
+def test_a_process_decodes_a_set_once_and_keeps_no_more_than_it_may(tmp_path, monkeypatch):
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    first, second = (saved(folder, some(seed=i), 4) for i, folder in enumerate(folders))
+    assert images.load(first) is images.load(first)
+    monkeypatch.setattr(images, "MAX_DECODED", 2000)
+    kept = images.load(first)
+    assert images.load(second) is images.load(second) and images.load(first) is not kept
+
+
+def test_png_folders_and_back(tmp_path):
+    whole = some()
+    whole.to_folder(tmp_path / "set")
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a", "b _x_", "metadata.csv", "😀"]
+    again = ImageSet.from_folder(tmp_path / "set", 9)
+    order = np.argsort(again.seeds)
+    np.testing.assert_array_equal(again.images[order], whole.images)
+    assert again.take(order).sources == whole.sources and again.take(order).prompts == whole.prompts
+    assert [again.classes[k] for k in again.labels[order]] == [whole.classes[k] for k in whole.labels]
+    (tmp_path / "set" / "metadata.csv").unlink()
+    assert ImageSet.from_folder(tmp_path / "set", 4).images.shape == (7, 4, 4, 3)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(images.ImagesError, match="no pictures in class folders"):
+        ImageSet.from_folder(tmp_path / "empty", 9)
+
+
+def test_hugging_face_datasets_and_back():
+    try:
+        import datasets  # noqa: F401
+    except ImportError:
+        with pytest.raises(images.ImagesError, match="pip install datasets"):
+            some().to_datasets()
+        return
+    again = ImageSet.from_datasets(some().to_datasets(), 9)
+    np.testing.assert_array_equal(again.images, some().images)
+    assert again.classes == some().classes and again.sources == some().sources

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lib.core.store import Store, artifact
 from lib.data import imageset as images
-from lib.data import sources
+from lib.data import real as real_data
 from lib.diffusion import inversion
 from lib.diffusion.embeddings import (
     Learned,
@@ -494,13 +494,13 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inversion")
     small().save(folder / "model")
     real = {
-        split: sources.real(
+        split: real_data.real_images(
             {
                 "source": "digits",
-                "path": "",
+                "root": "",
                 "resolution": 12,
                 "shard": 4,
-                "print": "",
+                "fingerprint": "",
                 "split": split,
                 "count": 5,
             }

@@ -11,22 +11,21 @@ import torch
 from lib.core import config as settings
 from lib.core.compute import seed_of
 from lib.core.store import Store, write_json
-from lib.data import cifake as given
 from lib.data import imageset as images
-from lib.data import sources
+from lib.data import real as real_data
 from lib.diffusion import inversions
 from lib.diffusion.embeddings import Learned, embeddings, keep, opened
 from lib.diffusion.inversion import Inversion, Inverted
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
 SMOKE = settings.load("smoke")
-REAL = sources.real(
+REAL = real_data.real_images(
     {
         "source": "digits",
-        "path": "",
+        "root": "",
         "resolution": 12,
         "shard": 4,
-        "print": "",
+        "fingerprint": "",
         "split": "train",
         "count": 12,
     }
@@ -88,16 +87,16 @@ def test_recipes_follow_the_settings():
 
 def test_a_prior_from_nothing_learns_from_real_training_images_or_from_others_only(tmp_path):
     """The frozen generator's only teacher is what `prior` names, and the set goes through it."""
-    path, data = cifake(tmp_path), {"resolution": 16, "flip": True, "bad_files": 0}
-    real = sources.recipes(
+    path, data = cifake(tmp_path), {"resolution": 16, "flip": True, "max_corrupt_files": 0}
+    real = real_data.specs(
         SMOKE.data.model_copy(
             update={
                 "source": "cifake",
-                "path": str(path),
+                "root": str(path),
                 "resolution": 16,
                 "train": 20,
                 "test": 10,
-                "shift": 0,
+                "shift_images": 0,
             }
         ),
         0,
@@ -119,7 +118,7 @@ def test_a_prior_from_nothing_learns_from_real_training_images_or_from_others_on
     )
     made = inversions.recipes(section, SMOKE.study, data, real, np.arange(20) % 10)
     (teacher,) = made["di"].inputs["generator"].inputs.values()
-    assert teacher.kind == given.given.kind and all(
+    assert real_data.is_published(teacher) and all(
         name.startswith("train/FAKE") for name in load(tmp_path, teacher).sources
     )
     assert set(load(tmp_path, made["di"]).sources) <= set(load(tmp_path, real).sources)

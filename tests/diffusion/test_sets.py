@@ -273,20 +273,13 @@ def test_packed_is_the_same_generator_and_names_no_code(tmp_path):
 @pytest.fixture(scope="module")
 def real(world):
     """Twelve rendered training images of three classes, 16 px, written as a source would."""
-    from lib.data.sources import real as step
+    from types import SimpleNamespace
 
-    return step(
-        {
-            "source": "folder",
-            "path": str(folder_of_pictures(world)),
-            "resolution": 16,
-            "shard": 50,
-            "print": "",
-            "split": "train",
-            "count": 12,
-        },
-        0,
-    )
+    from lib.data import real as real_data
+
+    section = SimpleNamespace(source="folder", root=str(folder_of_pictures(world)), resolution=16, shard=50, train=12, test=3,
+                              shift_images=0, max_corrupt_files=0)
+    return real_data.specs(section, 0)["train"]
 
 
 def folder_of_pictures(world):

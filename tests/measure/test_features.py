@@ -13,7 +13,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from lib.classifier import train as fit
 from lib.core.store import Store
-from lib.data.sources import real
+from lib.data.real import real_images
 from lib.measure import accuracy, features
 from lib.measure.features import FeatureError, Network
 
@@ -22,7 +22,8 @@ TRAINING = {"arm": "real", "width": 8, "batch": 16, "rate": 0.05, "smoothing": 0
 
 
 def digits(size=SIZE):
-    return real({"source": "digits", "path": "", "resolution": size, "shard": 50, "split": "train", "count": 60, "print": ""})
+    return real_images({"source": "digits", "root": "", "resolution": size, "shard": 50, "split": "train",
+                 "count": 60, "fingerprint": ""})
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def study(tmp_path_factory):
     (folder / "facts.yaml").write_text(yaml.safe_dump({"classes": facts, "backgrounds": ["a field"]}))
     tiny.of_text().save(folder / "model")
     small = {"study": {"store": str(folder / "store"), "device": "cpu", "workers": 1, "seeds": 1},
-             "data": {"path": str(folder / "data"), "resolution": 32, "train": 24, "test": 6, "shard": 12},
+             "data": {"root": str(folder / "data"), "resolution": 32, "train": 24, "test": 6, "shard": 12},
              "generation": {"model": str(folder / "model"), "class_info": str(folder / "facts"), "num_images": 24,
                             "num_inference_steps": 6, "batch_size": 4, "sweep_num_images": 0},
              "training": {"base_width": 8, "epochs": 1, "batch_size": 12, "max_ram_mb": 1}}

@@ -13,7 +13,7 @@ import torch
 from lib.core import config as settings
 from lib.core.paths import ROOT
 from lib.core.store import ArtifactSpec, Store
-from lib.data import cifake as given
+from lib.data import real as real_data
 from lib.plan import __main__ as whole
 from lib.plan import chapters, hours, paper, rates, units
 from lib.plan.units import unit
@@ -54,8 +54,8 @@ def test_a_run_makes_what_was_planned_and_nothing_else(house):
 def test_copies_are_looked_for_in_sources_that_are_half_of_a_published_whole(name):
     loaded = settings.load(name)
     known, asked = chapters.study(loaded, Store("nowhere"))
-    copies = [one.settings["half"] for one in asked["01_data"] if one.kind == given.copies.kind]
-    assert copies == [half for source, half in given.HALVES.items() if source == loaded.data.source]
+    copies = [one.settings["source"] for one in asked["01_data"] if one.kind == real_data.copies.kind]
+    assert copies == [loaded.data.source] * (loaded.data.source == "cifake")
     assert len(asked["01_data"]) == len(known.real) + len(copies)
 
 

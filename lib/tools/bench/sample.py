@@ -12,7 +12,7 @@ from diffusers import StableDiffusionPipeline
 from lib import world
 from lib.core.config import load
 from lib.core.store import Store
-from lib.data import sources
+from lib.data import real as real_data
 from lib.diffusion import autoencoder  # noqa: F401 diffusers finds the autoencoder's class by this import
 from lib.diffusion.model import SHIPPED, Generator
 from lib.diffusion.sample import Sampler, sample
@@ -103,7 +103,7 @@ def to_real(pictures: np.ndarray) -> dict[str, float]:
     from lib.data import imageset as images
 
     profile = load("world")
-    store, real = Store(profile.study.store), sources.recipes(profile.data, profile.study.seed)
+    store, real = Store(profile.study.store), real_data.specs(profile.data, profile.study.seed)
     data = {
         "flip": profile.data.flip,
         "train": profile.data.train,

@@ -25,7 +25,7 @@ from lib.core.config import load
 from lib.core.paths import REPORTS, ROOT
 from lib.core.store import ArtifactSpec, Store
 from lib.data import imageset as images
-from lib.data import sources
+from lib.data import real as real_data
 from lib.diffusion import inversions, sets
 from lib.report import figures
 
@@ -84,7 +84,8 @@ def steps(store: Store, count: int, seed: int):
     inversion = profile.inversion.model_copy(update={"count": count, "steps": 8, "batch": SHARD, "shard": SHARD, "images": count,
                                                      "sampler_steps": 4, "measured": 2})
     generation = profile.generation.model_copy(update={"images": count, "batch": SHARD // 4, "steps": 4})
-    real = sources.real({"source": "world", "path": "", "resolution": 32, "shard": SHARD, "print": "", "split": "train",
+    real = real_data.real_images({"source": "world", "root": "", "resolution": 32, "shard": SHARD, "fingerprint": "",
+                         "split": "train",
                          "count": count}, seed)
     yield timed(store, "rendering", [real])
     inverted = inversions.recipes(inversion, study, DATA, real, images.load(store.make(real)).labels)

@@ -22,8 +22,8 @@ from torchvision.datasets import ImageFolder
 from lib.classifier import train as fit
 from lib.classifier.model import build, predict
 from lib.core import workers
-from lib.data import sources
 from lib.data.imageset import ImageSet
+from lib.data.source import SourceOptions, open_source
 from lib.tools.bench import multiplied
 
 TRAIN, SIZE, WIDTH, BATCH, EPOCHS, RATE, ROUNDS = 1024, 64, 16, 32, 2, 0.1, 2
@@ -63,7 +63,7 @@ def most(cores: int) -> float:
 @functools.cache
 def digits(split: str, count: int) -> ImageSet:
     """Real digits, enlarged."""
-    return sources.open_source("digits", "", SIZE, 0).read(split, range(count))
+    return open_source("digits", SourceOptions(Path(), SIZE)).read(split, range(count))
 
 
 def ours(seed: int) -> torch.nn.Module:
