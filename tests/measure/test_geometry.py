@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info
 
 from lib import world
 from lib.measure import geometry, vanishing
@@ -142,7 +143,7 @@ def test_lines_that_say_nothing_raise_no_warning(lines):
 
 def test_the_same_seed_gives_the_same_points():
     lines = geometry.scattered(through(turned(2) @ K.T, 30), np.random.default_rng(0))
-    one, again, other = (vanishing_points(lines, 256, seed=seed) for seed in (7, 7, 8))
+    one, again, other = (vanishing_points(lines, 256, seed=seed, max_log_nfa=np.inf) for seed in (7, 7, 8))
     np.testing.assert_array_equal(one.points, again.points)
     assert not np.array_equal(one.points, other.points)
     found = vanishing_points(through(turned(2) @ K.T, 30), 256)
@@ -157,6 +158,63 @@ def test_right_angles_give_the_focal_length_and_the_axis():
     assert np.isnan(geometry.focal_squared(np.array([[1.0, 0, 0], [100, 50, 1]]), (256, 256))).all()
     with pytest.raises(GeometryError, match="infinity"):
         geometry.orthocentre(np.eye(3))
+
+
+def test_lines_in_random_directions_have_no_vanishing_point():
+    images = [geometry.scattered(through(turned(seed) @ K.T, 30, seed), np.random.default_rng(seed)) for seed in range(20)]
+    assert sum(len(vanishing_points(lines, 256).points) for lines in images) <= 2  # 120 without the stop
+    assert all(len(vanishing_points(lines, 256, max_log_nfa=np.inf).points) == 6 for lines in images)  # for a null
+
+
+def test_few_copies_of_a_point_grow_from_its_rim(monkeypatch):
+    def copies() -> int:
+        noisy = (through(point, 60, seed) + np.random.default_rng(seed).normal(0, 0.5, (60, 4)) for seed in range(10))
+        return sum(len(vanishing_points(lines, 256).points) - 1 for lines in noisy)
+    point = np.array([[300.0, 100, 1]])
+    few = copies()
+    monkeypatch.setattr(vanishing, "HALO", 1.0)
+    assert few <= 3 and copies() > 2 * few
+
+
+def test_the_null_is_given_as_many_points():
+    result = vanishing_points(through(turned(0) @ K.T, 20), 256)
+    row = geometry.checks(result)
+    assert 0.1 < row["null"] < row["explained"] and row["excess"] == row["explained"] - row["null"]
+
+
+def test_a_horizon_needs_a_finite_point_and_takes_what_there_is():
+    zenith, level = [130.0, -3000, 1], [300.0, 80, 1]
+    assert geometry.horizon(np.zeros((0, 3)), (256, 256)) is None
+    alone = geometry.horizon(np.array([level]), (256, 256))
+    np.testing.assert_allclose(alone / alone[1], [0, 1, -80], atol=1e-9)  # the usual slope
+    upright = geometry.horizon(np.array([zenith]), (256, 256))
+    assert upright[0] / upright[1] == pytest.approx(-2.5 / 3127.5) and -upright[2] / upright[1] > 127.5  # looks up
+    stray = np.array([[300.0, 80, 1], [-500, 81, 1], [127.5, 4000, 1], [40, 200, 1]])
+    line = geometry.horizon(stray, (256, 256), np.array([300.0, 200, 100, 250]))
+    assert abs(-(line[2] + line[0] * 127.5) / line[1] - 80.5) < 1  # the stray point has less support than two that agree
+    far = geometry.horizon(np.array([[1e5, -9e3, 1.0], level, zenith]), (256, 256), np.array([900.0, 100, 500]))
+    assert abs(-(far[2] + far[0] * 300) / far[1] - 80) < 8  # far away: says nothing about the height
+
+
+def test_photographs_have_a_curve_of_their_own():
+    assert geometry.photograph_error(128) == pytest.approx(1.6) and geometry.photograph_error(2000) == pytest.approx(0.6)
+    assert np.isnan(geometry.photograph_error(64)) and 0.6 < geometry.photograph_error(300) < 1.6
+    assert geometry.smallest_size(pd.DataFrame(), rendered=False) == 128
+
+
+def test_one_worker_is_one_core(monkeypatch):
+    threads = []
+    def record(job):
+        threads.append((cv2.getNumThreads(), max(pool["num_threads"] for pool in threadpool_info())))
+        return {}
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    monkeypatch.setattr(geometry, "feature", record)
+    try:
+        geometry.features([np.zeros((8, 8), np.uint8)])
+        assert threads == [(1, 1)] and cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_horizon_is_the_scenes():
@@ -228,7 +286,7 @@ def test_the_probe_finds_a_planted_difference_and_nothing_where_there_is_none():
     rng = np.random.default_rng(0)
     one, two = (pd.DataFrame({"abstained": False, "excess": rng.normal(0, 1, 50), "tilt": rng.normal(0, 1, 50)}) for _ in "ab")
     one.loc[::7, "tilt"] = np.nan
-    same, planted = (geometry.compare(one, other, 0, times=2) for other in (two, two.assign(excess=two["excess"] + 9)))
+    same, planted = (geometry.compare(one, other, 0, rounds=2) for other in (two, two.assign(excess=two["excess"] + 9)))
     assert planted["auroc"]["mean"] > 0.999 and planted["permuted"]["mean"] == pytest.approx(0.5, abs=0.15)
     assert same["auroc"]["mean"] == pytest.approx(0.5, abs=0.17)
     rows = planted["features"].set_index("feature")
