@@ -31,8 +31,9 @@ def run() -> dict:
     mine, theirs = (float(np.median(each)) for each in errors)
     same = all(np.array_equal(a, b) for r in rounds for a, b in zip(rounds[0][0][1], r[0][1], strict=True))
     speed = [round(SCENES / min(r[i][0] for r in rounds), 1) for i in (0, 1)]
-    return {"unit": "degrees", "ours": round(mine, 3), "reference": round(theirs, 3), "ratio": round(theirs / mine, 2),
-            "equal": same, "axes": len(errors[0]), "images/s": speed[0], "reference images/s": speed[1], "cores": cores} | horizons()
+    return {"unit": "degrees", "ours": round(mine, 3), "reference": round(theirs, 3),
+            "ratio": round(theirs / mine, 2), "equal": same, "axes": len(errors[0]), "images/s": speed[0], "reference images/s": speed[1],
+            "cores": cores} | horizons()
 
 
 def horizons() -> dict:
