@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from lib.data.imageset import ImageSet
+
+
+BLOCK = 2**24  # distances at once
 
 
 class LeakError(RuntimeError):
@@ -40,12 +45,13 @@ def guard(arms: Mapping[str, ImageSet], test: ImageSet) -> None:
                             f"{images.sources[hit[0]]}; remove them from the training set")
 
 
-def nearest(images: np.ndarray, others: np.ndarray, same: bool = False, block: int = 2000) -> np.ndarray:
+def nearest(images: np.ndarray, others: np.ndarray, same: bool = False, block: int = 0) -> np.ndarray:
     """Distance (n,) of each image to its nearest in `others`: root mean square grey levels of 8 x 8 thumbnails.
 
     With `same`, others is the set itself and an image does not count as its own neighbour.
     """
     ours, theirs = thumbnails(images), thumbnails(others)
+    block = block or max(1, BLOCK // max(1, len(theirs)))
     found = []
     for start in range(0, len(ours), block):
         chunk = ours[start:start + block]
@@ -64,8 +70,27 @@ def thumbnails(images: np.ndarray, size: int = 8) -> np.ndarray:
 
 def statistics(images: ImageSet) -> dict[str, float]:
     """Counts, channel means and contrast of a set, in grey levels."""
-    pixels, counts = images.images.astype(np.float32), images.counts()
-    red, green, blue = pixels.mean(axis=(0, 1, 2))
-    return {"images": len(images), "smallest class": int(counts.min()), "largest class": int(counts.max()),
-            "red": float(red), "green": float(green), "blue": float(blue),
-            "contrast": float(pixels.mean(axis=3).std(axis=(1, 2)).mean()), "duplicates": duplicates(images.images)}
+    counts = images.counts()
+    red, green, blue = images.images.mean(axis=(0, 1, 2))  # in float64, without a copy of the set
+    contrasts = [image.mean(axis=2, dtype=np.float32).std() for image in images.images]
+    return {
+        "images": len(images), "smallest class": int(counts.min()), "largest class": int(counts.max()),
+        "red": float(red), "green": float(green), "blue": float(blue),
+        "contrast": float(np.mean(contrasts)), "duplicates": duplicates(images.images),
+    }  # fmt: skip
+
+
+def encodings(sources: Sequence[str]) -> list[str]:
+    """Endings of the files that images were read from, e.g. [".jpg"]; none for images without files."""
+    return sorted({PurePosixPath(name).suffix.lower() for name in sources} - {""})
+
+
+def nearest_distances(train: ImageSet, test: ImageSet) -> pd.DataFrame:
+    """Grey levels to the nearest training image: of training images to another one, and of test images."""
+    return pd.concat(
+        pd.DataFrame({"from": name, "distance": values})
+        for name, values in (
+            ("training images", nearest(train.images, train.images, same=True)),
+            ("test images", nearest(test.images, train.images)),
+        )
+    )
