@@ -27,10 +27,19 @@ from lib.data import imageset, real
 from lib.data.imageset import ImageSet
 from lib.data.source import SourceError, open_source
 from lib.diffusion import inversions, sets
-from lib.measure import accuracy, features, geometry_steps, gradcam_steps, reference, scaling
-from lib.measure import representation_steps as representation
+from lib.measure import (
+    accuracy,
+    features,
+    fidelity,
+    geometry_steps,
+    gradcam_steps,
+    probes,
+    reference,
+    robustness,
+    scaling,
+)
 from lib.remedies import filter as filters
-from lib.remedies import gap, registry, split
+from lib.remedies import registry, split
 from lib.report import figures, text
 
 Specs = dict[str, ArtifactSpec]
@@ -245,7 +254,7 @@ class Study(Chapter):
             self.reference,
             *[real.copies_spec(spec) for spec in published],
             *self.predictions([self.reference], [*compared, *self.sweep.values()]),
-            *self.features([self.real["train"], *compared], "own", self.reference),
+            *self.features([self.real["train"], *compared], "reference", self.reference),
         ]
 
     # 04_training: one classifier per training set and seed
@@ -386,26 +395,142 @@ class Study(Chapter):
 
     # 07_representation: distances between sets, and the classifiers' features
 
+    @property
+    def comparison_count(self) -> int:
+        """Images a side; the other half of the test images is compared like any other set."""
+        return min(self.config.representation.comparison_images, self.config.data.test // 2)
+
     @functools.cached_property
-    def representation(self) -> representation.Plan:
-        return representation.Plan(
-            self.config.representation, self.config.study, self.facts, self.real, self.classifiers
-        )
+    def compared_sets(self) -> Specs:
+        """What is compared with the first half of the real test images."""
+        return {fidelity.OTHER_REAL: self.real["test"], **self.synthetic}
+
+    @functools.cached_property
+    def comparisons(self) -> dict[str, Specs]:
+        """Distance and coverage of each set: feature extractor -> set -> artifact."""
+        section, device = self.config.representation, self.config.study.device
+        shared = {"nearest_k": section.nearest_k, "device": device}
+        return {
+            extractor: {
+                name: fidelity.comparison(
+                    shared | {"extractor": extractor} | self._compared_part(name),
+                    self.config.study.seed,
+                    real=self.real["test"],
+                    images=spec,
+                    **({"classifier": self.reference} if extractor == "reference" else {}),
+                )
+                for name, spec in self.compared_sets.items()
+            }
+            for extractor in section.feature_extractors
+        }
+
+    @functools.cached_property
+    def memorisation(self) -> Specs:
+        """How much of each set is copied from the training images."""
+        return {
+            name: fidelity.copies(
+                self._compared_part(name),
+                images=spec,
+                train=self.real["train"],
+                test=self.real["test"],
+            )
+            for name, spec in self.compared_sets.items()
+        }
+
+    def _compared_part(self, name: str) -> dict[str, int]:
+        """Real test images are compared with those after them."""
+        count = self.comparison_count
+        return {"count": count, "skip": count if name == fidelity.OTHER_REAL else 0}
+
+    @functools.cached_property
+    def layer_features(self) -> dict[str, list[ArtifactSpec]]:
+        """Features by layer of the same real test images under every classifier."""
+        facts = {
+            "count": self.config.representation.feature_images,
+            "device": self.config.study.device,
+        }
+        return {
+            arm: [
+                probes.layer_features(facts, classifier=spec, images=self.real["test"])
+                for spec in seeds
+            ]
+            for arm, seeds in self.classifiers.items()
+        }
+
+    @functools.cached_property
+    def linear_probes(self) -> dict[str, list[ArtifactSpec]]:
+        """Linear probes of every classifier's layers, on all real images; chapters 07 and 08."""
+        return self.probes_on(self.real["train"], self.real["test"], last_only=False)
+
+    def probes_on(
+        self, train: ArtifactSpec, test: ArtifactSpec, last_only: bool = True
+    ) -> dict[str, list[ArtifactSpec]]:
+        """Linear probes of every classifier: fitted on one set, tested on another."""
+        facts = {"last_only": last_only, "device": self.config.study.device}
+        return {
+            arm: [
+                probes.linear_probes(
+                    facts, self.config.study.seed, classifier=spec, train=train, test=test
+                )
+                for spec in seeds
+            ]
+            for arm, seeds in self.classifiers.items()
+        }
+
+    @functools.cached_property
+    def transfer(self) -> tuple[dict[str, dict[str, list[ArtifactSpec]]], dict[str, str]]:
+        """Probes on images of other sources: source -> training set -> artifacts; and the absent."""
+        section, available, absent = self.config.representation, {}, {}
+        for name in section.transfer:
+            wanted = self.config.data.model_copy(
+                update={
+                    "source": name,
+                    "root": section.transfer_root,
+                    "train": section.probe_train_images,
+                    "test": section.feature_images,
+                    "shift_images": 0,
+                    "max_corrupt_files": 0,
+                }
+            )
+            try:
+                parts = real.specs(wanted, self.config.study.seed)
+                available[name] = self.probes_on(parts["train"], parts["test"])
+            except SourceError as error:
+                absent[name] = f"not run: {error}"
+        return available, absent
+
+    @functools.cached_property
+    def robustness(self) -> dict[str, list[ArtifactSpec]]:
+        """Every classifier on damaged and attacked test images."""
+        section = self.config.representation
+        names = ("corruptions", "severities", "corruption_images", "eps_255")
+        names += ("pgd_steps", "attack_images")
+        facts = {name: getattr(section, name) for name in names}
+        facts["device"] = self.config.study.device
+        seed, test = self.config.study.seed, self.real["test"]
+        return {
+            arm: [robustness.robustness(facts, seed, classifier=spec, images=test) for spec in seeds]
+            for arm, seeds in self.classifiers.items()
+        }
 
     def representation_artifacts(self) -> list[ArtifactSpec]:
-        plan = self.representation
-        images = list(plan.sets(self.synthetic).values())
-        comparable = [
-            spec for spec in images if spec.settings["count"] >= plan.count
+        enough = [
+            name
+            for name, spec in self.compared_sets.items()
+            if spec.settings["count"] >= self.comparison_count
         ]  # smaller sets are refused
-        extractors = self.config.representation.networks
+        images = list(self.compared_sets.values())
+        by_arm = [self.layer_features, self.linear_probes, self.robustness]
+        by_arm += self.transfer[0].values()
         return [
-            *plan.every(),
-            *[spec for name in extractors for spec in self.features(images, name, plan.own)],
-            *[plan.comparison(spec, name) for name in extractors for spec in comparable],
-            *self.features(images, "own", plan.own),
-            *self.predictions([plan.own], images),
-            *[plan.memory(spec) for spec in comparable],
+            *[spec for arms in by_arm for seeds in arms.values() for spec in seeds],
+            *[
+                spec
+                for name in self.comparisons
+                for spec in self.features(images, name, self.reference)
+            ],
+            *[sets[name] for sets in self.comparisons.values() for name in enough],
+            *[self.memorisation[name] for name in enough],
         ]
 
     # 08_repair: what closes the gap
@@ -449,16 +574,10 @@ class Study(Chapter):
         images = {"real": self.repair_splits[0], **self.synthetic}
         return registry.planned(self.config.repair.remedies, models, images, self.repair_context)
 
-    @functools.cached_property
-    def gap_probes(self) -> dict[str, list[ArtifactSpec]]:
-        """Linear probes of the repaired training set's classifiers and of the baseline's."""
-        pair = [arm for arm in (self.config.repair.base, "real") if arm in self.classifiers]
-        return {
-            arm: gap.probes(
-                self.classifiers[arm], self.repair_splits[0], self.real["test"], self.config.study
-            )
-            for arm in pair
-        }
+    @property
+    def gap_arms(self) -> list[str]:
+        """The repaired training set and the real one, whose difference is taken apart."""
+        return [arm for arm in (self.config.repair.base, "real") if arm in self.classifiers]
 
     def repair_artifacts(self) -> list[ArtifactSpec]:
         images, (fitted, validation) = (
@@ -484,7 +603,7 @@ class Study(Chapter):
             *repaired,
             *self.predictions([*repaired, *base], [self.real["test"]]),
             *self.predictions([*candidates, *base], [validation]),
-            *[spec for seeds in self.gap_probes.values() for spec in seeds],
+            *[spec for arm in self.gap_arms for spec in self.linear_probes[arm]],
         ]
 
     # what several chapters need
@@ -503,10 +622,9 @@ class Study(Chapter):
     def features(
         self, images: Iterable[ArtifactSpec], extractor: str, own: ArtifactSpec
     ) -> list[ArtifactSpec]:
-        """Features of each set under one network."""
-        inputs = {"classifier": own} if extractor == "own" else {}
-        facts = {"network": extractor, "resize": "bicubic", "device": self.config.study.device}
-        return [features.features(facts, images=spec, **inputs) for spec in images]
+        """Features of each set under one feature extractor."""
+        device = self.config.study.device
+        return [features.spec_of(spec, device, extractor, own) for spec in images]
 
     @functools.cached_property
     def chapters(self) -> dict[str, list[ArtifactSpec]]:

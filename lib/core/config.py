@@ -107,6 +107,16 @@ RENAMED = {  # old key: its name now
     "training.shares": "training.real_fractions",
     "training.helped": "training.real_fractions_with_set",
     "training.mixes": "training.mix_fractions",
+    "representation.images": "representation.comparison_images",
+    "representation.networks": "representation.feature_extractors",
+    "representation.neighbours": "representation.nearest_k",
+    "representation.seen": "representation.feature_images",
+    "representation.probe": "representation.probe_train_images",
+    "representation.path": "representation.transfer_root",
+    "representation.damaged": "representation.corruption_images",
+    "representation.eps": "representation.eps_255",
+    "representation.climbs": "representation.pgd_steps",
+    "representation.attacked": "representation.attack_images",
     "repair.validation": "repair.val_fraction",
     "repair.images": "repair.num_real",
     "repair.blocks": "repair.unfreeze_last",
@@ -369,22 +379,34 @@ class Geometry(Section):
 class Representation(Section):
     """07_representation: how near the sets are, and what the classifiers make of images."""
 
-    images: Annotated[int, Field(ge=50)]  # a side of every comparison of sets; at most half of the test images
-    networks: Annotated[list[Literal["own", "inception", "dinov2", "inception-torchvision", "resnet18", "resnet50"]],
-                        Field(min_length=1), AfterValidator(_each_once)]  # whose features are compared
-    neighbours: Count  # k of precision, recall, density and coverage
-    seen: Annotated[int, Field(ge=20)]  # real test images on which classifiers' features are measured
-    probe: Annotated[int, Field(ge=50)]  # labelled images from which a linear probe learns
-    transfer: Annotated[list[Literal["world", "digits", "cifar10"]], AfterValidator(_each_once)]  # other sources to be probed on
-    path: Text  # where cifar10 lies
-    corruptions: Annotated[list[Literal["noise", "blur", "contrast", "jpeg", "brightness"]], Field(min_length=1),
-                           AfterValidator(_each_once)]
-    severities: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1), AfterValidator(_each_once)]
-    damaged: Annotated[int, Field(ge=20)]  # test images under each corruption
-    eps: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1), AfterValidator(_each_once)]  # grey levels
-    climbs: Count  # steps of PGD
-    attacked: Annotated[int, Field(ge=20)]  # of the damaged images, those that are attacked
-    gallery: Annotated[int, Field(ge=1, le=12)]  # closest pairs shown of each set
+    comparison_images: Annotated[int, Field(ge=50)] = Field(
+        description="images a side of every comparison of sets; at most half of the test images")
+    feature_extractors: Annotated[
+        list[Literal["reference", "inception", "dinov2", "inception-torchvision", "resnet18", "resnet50"]],
+        Field(min_length=1), AfterValidator(_each_once)] = Field(
+        description="networks whose features sets are compared in; reference: the reference classifier")
+    nearest_k: Count = Field(description="k of precision, recall, density and coverage")
+    feature_images: Annotated[int, Field(ge=20)] = Field(
+        description="real test images on which classifiers' features are measured")
+    probe_train_images: Annotated[int, Field(ge=50)] = Field(
+        description="images of another source on which a transfer probe is fitted")
+    transfer: Annotated[list[Literal["world", "digits", "cifar10"]], AfterValidator(_each_once)] = Field(
+        description="other sources that linear probes are tested on")
+    transfer_root: Text = Field(description="folder of the files of cifar10 where it is such a source")
+    corruptions: Annotated[list[Literal["noise", "blur", "contrast", "jpeg", "brightness"]],
+                           Field(min_length=1), AfterValidator(_each_once)] = Field(
+        description="damage to test images")
+    severities: Annotated[list[Annotated[int, Field(ge=1, le=5)]], Field(min_length=1),
+                          AfterValidator(_each_once)] = Field(description="of a corruption, 1 to 5")
+    corruption_images: Annotated[int, Field(ge=20)] = Field(
+        description="test images under each corruption")
+    eps_255: Annotated[list[Annotated[float, Field(ge=0, le=255)]], Field(min_length=1),
+                       AfterValidator(_each_once)] = Field(
+        description="largest change of a value under attack, grey levels of 255")
+    pgd_steps: Count = Field(description="gradient steps of PGD")
+    attack_images: Annotated[int, Field(ge=20)] = Field(
+        description="of the corruption images, the number attacked")
+    gallery: Annotated[int, Field(ge=1, le=12)] = Field(description="closest pairs shown of each set")
 
 
 class Repair(Section):

@@ -1,7 +1,8 @@
-"""Penultimate features of image sets, made once for each set, network and resize mode.
+"""Features of image sets, made once for each set, feature extractor and resize mode.
 
-`own` is a classifier of this study; the others' weights must lie here already. `inception` is the network of the published
-FID, a name that no other may carry; `dinov2` is that of Stein et al. 2023.
+`reference` is the reference classifier of this study; the weights of the others must lie here.
+`inception` is the network of the published FID, a name that no other may carry; `dinov2` is that of
+Stein et al. 2023.
 """
 
 from __future__ import annotations
@@ -21,16 +22,17 @@ from torchvision.datasets.utils import download_url
 from torchvision.models import get_model, get_model_weights
 from torchvision.transforms import Normalize
 
-from lib.classifier import train as fit
+from lib.classifier import train as classifier_training
 from lib.core import compute, progress
 from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
-from lib.data import imageset as images
-from lib.measure.representation import penultimate
+from lib.data import imageset
+from lib.measure.probes import penultimate
 
 FID = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 DINO = {"dinov2": ("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c")}  # hub id and revision
 TORCHVISION = {"inception-torchvision": ("inception_v3", 299), "resnet18": ("resnet18", 224), "resnet50": ("resnet50", 224)}
-NETWORKS = ("own", "inception", *DINO, *TORCHVISION)
+REFERENCE = "reference"  # a classifier trained on real images of this study
+EXTRACTORS = (REFERENCE, "inception", *DINO, *TORCHVISION)
 RESIZES = ("bicubic", "bilinear")  # both with antialiasing, without which a Fréchet distance moves (Parmar et al. 2022)
 IMAGENET = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -40,7 +42,7 @@ class FeatureError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Network:
+class FeatureExtractor:
     """Images of `size` pixels in grey levels (n, 3, size, size) to features (n, d)."""
 
     body: nn.Module
@@ -49,74 +51,88 @@ class Network:
 
 
 @artifact("features")
-def features(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """Features (n, d) float32 of upstream `images` by the network of the settings, `own` being upstream `classifier`."""
+def features(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """Features (n, d) float32 of an image set; of `reference`, the input `classifier`."""
     def write(path: Path) -> None:
-        name, resize = recipe.settings["network"], recipe.settings["resize"]
-        network = opened(name, store.make(recipe.inputs["classifier"]) if "classifier" in recipe.inputs else None)
-        network.body.to(compute.device(recipe.settings["device"]))
-        pictures = images.load(store.make(recipe.inputs["images"])).images
-        found = extract(network, pictures, resize)
-        way = "as they are, at" if pictures.shape[1:3] == (network.size,) * 2 else f"{resize} with antialiasing to"
-        facts = {"network": name, "resize": f"{way} {network.size} px"}
-        progress.say(f"features of {len(found)} images: {name}, {facts['resize']}")
-        save_file({"features": torch.from_numpy(found)}, path, {"facts": json.dumps(facts)})
+        name, resize = spec.settings["extractor"], spec.settings["resize"]
+        classifier = spec.inputs.get("classifier")
+        extractor = open_extractor(name, classifier and store.make(classifier))
+        extractor.body.to(compute.device(spec.settings["device"]))
+        pixels = imageset.load(store.make(spec.inputs["images"])).images
+        values, facts = extract(extractor, pixels, resize), {"network": name}
+        same = pixels.shape[1:3] == (extractor.size,) * 2
+        way = "as they are, at" if same else f"{resize} with antialiasing to"
+        facts["resize"] = f"{way} {extractor.size} px"
+        progress.say(f"features of {len(values)} images: {name}, {facts['resize']}")
+        save_file({"features": torch.from_numpy(values)}, path, {"facts": json.dumps(facts)})
     return {"features.safetensors": write}
 
 
-def of(store: Store, pictures: ArtifactSpec, device: str, network: str = "own", classifier: ArtifactSpec | None = None,
+def spec_of(images: ArtifactSpec, device: str, extractor: str,
+            classifier: ArtifactSpec | None = None, resize: str = "bicubic") -> ArtifactSpec:
+    """The `features` artifact of an image set; `classifier` is what `reference` means."""
+    inputs = {"classifier": classifier} if extractor == REFERENCE and classifier else {}
+    return features({"extractor": extractor, "resize": resize, "device": device}, images=images,
+                    **inputs)
+
+
+def of(store: Store, images: ArtifactSpec, device: str, extractor: str = REFERENCE,
+       classifier: ArtifactSpec | None = None,
        resize: str = "bicubic") -> tuple[np.ndarray, dict[str, str]]:
-    """Features (n, d) of an image set, from the store or made, and the `network` and `resize` that every table names."""
-    upstream = {"images": pictures} | ({"classifier": classifier} if network == "own" and classifier else {})
-    made = store.make(features({"network": network, "resize": resize, "device": device}, **upstream))
-    with safe_open(made.path("features.safetensors"), "pt") as file:
+    """Features (n, d) of an image set, and the `network` and `resize` that every table names."""
+    spec = spec_of(images, device, extractor, classifier, resize)
+    with safe_open(store.make(spec).path("features.safetensors"), "pt") as file:
         return file.get_tensor("features").numpy(), json.loads(file.metadata()["facts"])
 
 
 @torch.inference_mode()
-def extract(network: Network, pictures: np.ndarray, resize: str = "bicubic", batch: int = 64) -> np.ndarray:
-    """Features (n, d) float32 of uint8 pictures (n, h, w, 3); the batch is for memory and changes nothing."""
+def extract(extractor: FeatureExtractor, images: np.ndarray, resize: str = "bicubic",
+            batch: int = 64) -> np.ndarray:
+    """Features (n, d) float32 of uint8 images (n, h, w, 3), the same for any batch size."""
     if resize not in RESIZES:
         raise FeatureError(f"no resize mode {resize!r}; there are {', '.join(RESIZES)}")
-    where, found = next(network.body.parameters()).device, []
-    for chunk in torch.from_numpy(pictures).split(batch):
-        grey = chunk.to(where).permute(0, 3, 1, 2).float()
-        if grey.shape[2:] != (network.size,) * 2:
-            grey = F.interpolate(grey, network.size, mode=resize, antialias=True)
-        found.append(network.features(grey).float().cpu())
-    return torch.cat(found).numpy()
+    device, outputs = next(extractor.body.parameters()).device, []
+    for chunk in torch.from_numpy(images).split(batch):
+        pixels = chunk.to(device).permute(0, 3, 1, 2).float()
+        if pixels.shape[2:] != (extractor.size,) * 2:
+            pixels = F.interpolate(pixels, extractor.size, mode=resize, antialias=True)
+        outputs.append(extractor.features(pixels).float().cpu())
+    return torch.cat(outputs).numpy()
 
 
-def opened(name: str, classifier: Artifact | None = None, here: bool = True) -> Network:
-    """A network with its weights, from this machine alone; with `here` false they are downloaded where they are missing."""
-    if name not in NETWORKS:
-        raise FeatureError(f"no feature network {name!r}; there are {', '.join(NETWORKS)}")
-    if name == "own":
-        return _own(classifier)
+def open_extractor(name: str, classifier: Artifact | None = None,
+                   download: bool = False) -> FeatureExtractor:
+    """A feature extractor with its weights, which must be on this machine unless `download`."""
+    if name not in EXTRACTORS:
+        raise FeatureError(f"no feature extractor {name!r}; there are {', '.join(EXTRACTORS)}")
+    if name == REFERENCE:
+        return _reference(classifier)
     try:
-        return _load(name, here)
+        return _load(name, not download)
     except OSError as error:
-        raise FeatureError(f"not run: no weights of {name} here; `make fetch PROFILE=…` brings them\n{error}") from error
+        raise FeatureError(f"not run: no weights of {name} here; "
+                           f"`make fetch PROFILE=…` brings them\n{error}") from error
 
 
-def _own(classifier: Artifact | None) -> Network:
+def _reference(classifier: Artifact | None) -> FeatureExtractor:
     """A classifier up to its head, at the size that it was trained at."""
     if classifier is None:
-        raise FeatureError("network `own` is a classifier of this study: give its recipe as `classifier`")
+        raise FeatureError("extractor `reference` is a classifier of this study: give its spec")
     with safe_open(classifier.path("weights.safetensors"), "pt") as file:
         size = json.loads(file.metadata()["facts"])["model"]["size"]
-    body = fit.opened(classifier)[0]
-    return Network(body, size, lambda grey: torch.from_numpy(penultimate(body, grey.permute(0, 2, 3, 1))))
+    body = classifier_training.opened(classifier)[0]
+    return FeatureExtractor(body, size, lambda pixels: torch.from_numpy(
+        penultimate(body, pixels.permute(0, 2, 3, 1))))
 
 
-def _load(name: str, here: bool) -> Network:
+def _load(name: str, here: bool) -> FeatureExtractor:
     """A network trained elsewhere; with `here`, weights that are not on this machine are an OSError."""
     if name in DINO:
         from transformers import AutoModel  # slow to import, and seldom needed
 
         source, revision = DINO[name]
         body = AutoModel.from_pretrained(source, revision=revision, local_files_only=here, dtype=torch.float32).eval()
-        return Network(body, 224, lambda grey: body(IMAGENET(grey / 255)).pooler_output)
+        return FeatureExtractor(body, 224, lambda pixels: body(IMAGENET(pixels / 255)).pooler_output)
     model, size = TORCHVISION.get(name, ("", 299))
     url = get_model_weights(model)["IMAGENET1K_V1"].url if model else FID
     path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
@@ -125,8 +141,8 @@ def _load(name: str, here: bool) -> Network:
     if model:
         body = get_model(model, weights="IMAGENET1K_V1").eval()
         body.fc = nn.Identity()
-        return Network(body, size, lambda grey: body(IMAGENET(grey / 255)))
+        return FeatureExtractor(body, size, lambda pixels: body(IMAGENET(pixels / 255)))
     if not here:
         download_url(url, path.parent)
     body = torch.jit.load(str(path)).eval()  # TorchScript, which holds its own code; `layers` is the part after its resizing
-    return Network(body, size, lambda grey: body.layers((grey - 128) / 128).flatten(1))
+    return FeatureExtractor(body, size, lambda pixels: body.layers((pixels - 128) / 128).flatten(1))

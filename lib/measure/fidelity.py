@@ -6,16 +6,22 @@ the larger set is thinned by the seed, since every measure here moves with n. Be
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.special import rel_entr
 
 from lib.core.compute import seed_of
-from lib.data import checks
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact, write_json
+from lib.data import checks, imageset
+from lib.measure import features
+from lib.measure.features import FeatureError
 from lib.measure.stats import over_images
 
+OTHER_REAL = "other real images"  # the comparison that any set can at best reach
 FLOOR = 50  # images a side below which no measure here says anything
 SIZES = 15  # numbers of images through which FD∞ is drawn
 SPLITS = 10  # parts of a set whose spread is measured
@@ -27,6 +33,40 @@ Result = dict[str, float]
 
 class FidelityError(ValueError):
     """Features that a measure is not defined for."""
+
+
+@artifact("fidelity")
+def comparison(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """`measures` of `count` images of a set, after the first `skip`, against as many real ones."""
+    def write(path: Path) -> None:
+        config, count, skip = spec.settings, spec.settings["count"], spec.settings["skip"]
+        of_set = functools.partial(features.of, store, device=config["device"],
+                                   extractor=config["extractor"],
+                                   classifier=spec.inputs.get("classifier"))
+        real, (ours, facts) = of_set(spec.inputs["real"])[0], of_set(spec.inputs["images"])
+        values = measures(real[:count], ours[skip:skip + count], spec.seed, config["extractor"],
+                          config["nearest_k"])
+        write_json(path, {"measures": values, **facts})
+    return {"measures.json": write}
+
+
+@artifact("memorisation")
+def copies(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """`memorisation` of `count` images of a set, after the first `skip`, beside as many real ones."""
+    def write(path: Path) -> None:
+        count, skip = spec.settings["count"], spec.settings["skip"]
+        ours, train, test = (imageset.load(store.make(spec.inputs[name])).images
+                             for name in ("images", "train", "test"))
+        write_json(path, memorisation(ours[skip:skip + count], train, test[:count]))
+    return {"memory.json": write}
+
+
+def load(store: Store, spec: ArtifactSpec) -> dict | str:
+    """What a `comparison` or `copies` artifact holds, or why it cannot be computed."""
+    try:
+        return json.loads(store.make(spec).files[0].read_text(encoding="utf-8"))
+    except (FidelityError, FeatureError) as error:
+        return f"not run: {str(error).removeprefix('not run: ').splitlines()[0].split(':')[0]}"
 
 
 def measures(real: np.ndarray, synthetic: np.ndarray, seed: int, network: str, k: int = 5) -> dict[str, Result]:
@@ -85,24 +125,6 @@ def kid(a: np.ndarray, b: np.ndarray, seed: int, subsets: int = 100, size: int =
     half = spread["high"] - spread["mean"]
     return {"mean": mean, "low": mean - half, "high": mean + half, "sd": float(drawn.std()), "n": n, "network": network,
             "subset": size}
-
-
-def inception_score(probabilities: np.ndarray, seed: int = 0, network: str = "unnamed") -> Result:
-    """exp E KL(p(y|x) ‖ p(y)) of class probabilities (n, K), in 1..K: of the whole set, and of ten random parts.
-
-    The interval is as wide as that of the parts' mean; the parts themselves, being smaller, lie lower.
-    """
-    p = np.asarray(probabilities, np.float64)
-    if p.ndim != 2 or not (p >= 0).all() or not np.allclose(p.sum(1), 1, atol=1e-3):
-        raise FidelityError("the inception score needs probabilities (n, classes) whose rows sum to 1; apply softmax to logits")
-    _enough(len(p))
-    p = p / p.sum(1, keepdims=True)
-    parts = np.array_split(np.random.default_rng(seed_of(seed, "parts")).permutation(p), SPLITS)
-    score = lambda part: float(np.exp(rel_entr(part, part.mean(0)).sum(1).mean()))  # noqa: E731
-    mean, splits = score(p), over_images([score(part) for part in parts])
-    half = splits["high"] - splits["mean"]
-    return {"mean": mean, "low": max(mean - half, 1.0), "high": min(mean + half, float(p.shape[1])), "n": len(p),
-            "network": network, "small": len(parts[-1]) < p.shape[1], "splits": splits}
 
 
 def prdc(a: np.ndarray, b: np.ndarray, k: int = 5, seed: int = 0, network: str = "unnamed") -> dict[str, Result]:

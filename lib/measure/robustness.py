@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
 from lib.classifier.model import normal, predict
-from lib.measure.stats import over_seeds
+from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
+from lib.data import imageset
+from lib.measure import stats
+from lib.measure.probes import open_classifier
+from lib.measure.stats import Estimate, StatsError
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # Tiny ImageNet-C (Hendrycks & Dietterich 2019), by hand: torchvision's noise depends on the batch, its brightness is another.
@@ -24,6 +29,7 @@ STRENGTHS = {
     "jpeg": (65, 58, 50, 40, 25),  # quality
     "brightness": (0.1, 0.2, 0.3, 0.4, 0.5),  # added, of the full range
 }
+GROUPS = {"corruptions": tuple(STRENGTHS), "attacks": ("fgsm", "pgd")}
 
 
 class RobustnessError(ValueError):
@@ -52,36 +58,75 @@ def pgd(model: nn.Module, images: np.ndarray, labels: np.ndarray, eps: float, st
     return _attack(model, images, labels, eps, 2.5 * eps / steps, steps, seed, batch)
 
 
-def attacked(model: nn.Module, images: np.ndarray, labels: np.ndarray, eps: Sequence[float], steps: int,
-             seed: int) -> list[dict]:
-    """A row an attack and eps in grey levels (as severity): accuracy, and that on the images as they are.
-
-    Each step costs as much as one of training: give it a few hundred images.
-    """
-    clean, rows = accuracy(model, images, labels), []
+def attack(model: nn.Module, images: np.ndarray, labels: np.ndarray, eps: Sequence[float],
+           pgd_steps: int, seed: int) -> dict[str, np.ndarray]:
+    """Correct or not (n,) under each attack and eps in grey levels: `fgsm-4`, `pgd-4`."""
+    results = {}
     for bound in eps:
-        given = (model, images, labels, bound)
-        for kind, moved in (("fgsm", fgsm(*given)), ("pgd", pgd(*given, steps, seed))):
-            rows.append({"kind": kind, "severity": bound, "accuracy": accuracy(model, moved, labels), "clean": clean})
-    return rows
+        moved = {"fgsm": fgsm(model, images, labels, bound),
+                 "pgd": pgd(model, images, labels, bound, pgd_steps, seed)}
+        results |= {f"{kind}-{bound:g}": is_correct(model, pixels, labels)
+                    for kind, pixels in moved.items()}
+    return results
 
 
-def accuracy(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of images (n, h, w, 3) in grey levels, whole or not, that are recognised."""
-    return float((predict(model, torch.from_numpy(images)).argmax(1).numpy() == labels).mean())
+def is_correct(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each image (n, h, w, 3) in grey levels, whole or not, whether it is classified right."""
+    return predict(model, torch.from_numpy(images)).argmax(1).numpy() == labels
 
 
-def retained(found: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the share of the `clean` accuracy that is left; an arm that recognises nothing clean has no such share."""
-    lost = found.loc[found["clean"] == 0, "arm"]
-    kept = found[~found["arm"].isin(lost)]
-    return kept.assign(retained=kept["accuracy"] / kept["clean"])
+@artifact("robustness")
+def robustness(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """Correct or not of the first `corruption_images` of a set: as they are (`clean`), under each
+    corruption (`noise-3`), and of the first `attack_images` of these under each attack (`pgd-4`)."""
+    def write(path: Path) -> None:
+        config, model = spec.settings, open_classifier(store, spec)
+        part = imageset.load(store.make(spec.inputs["images"])).take(slice(config["corruption_images"]))
+        few = part.take(slice(config["attack_images"]))
+        results = {"clean": is_correct(model, part.images, part.labels)}
+        for kind in config["corruptions"]:
+            for severity in config["severities"]:
+                pixels = corrupt(part.images, kind, severity, spec.seed)
+                results[f"{kind}-{severity}"] = is_correct(model, pixels, part.labels)
+        results |= attack(model, few.images, few.labels, config["eps_255"], config["pgd_steps"],
+                          spec.seed)
+        save_file({name: torch.from_numpy(values) for name, values in results.items()}, path)
+    return {"correct.safetensors": write}
 
 
-def table(found: pd.DataFrame, what: str = "accuracy") -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """`accuracy` or `retained` as mean with interval over the seeds: `table[arm][kind][severity]`, severity as text."""
-    return {arm: {kind: {f"{severity:g}": over_seeds(cell[what]) for severity, cell in rows.groupby("severity")}
-                  for kind, rows in part.groupby("kind", sort=False)} for arm, part in found.groupby("arm", sort=False)}
+def load_correct(store: Store, specs: Sequence[ArtifactSpec]) -> dict[str, np.ndarray]:
+    """Matrix (seeds, images) by `clean` and `kind-strength` of one training set's classifiers."""
+    seeds = [load_file(store.make(spec).path("correct.safetensors")) for spec in specs]
+    return {name: np.stack([seed[name].numpy() for seed in seeds]) for name in seeds[0]}
+
+
+def table(correct: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, dict[str, dict]]:
+    """Accuracy as `table[arm][kind][strength]`, from `correct[arm]` of `load_correct`."""
+    results: dict[str, dict[str, dict]] = {}
+    for arm, matrices in correct.items():
+        for name, matrix in matrices.items():
+            kind, _, strength = name.partition("-")
+            kinds = results.setdefault(arm, {}).setdefault(kind, {})
+            kinds[strength or "0"] = stats.accuracy(matrix)
+    return results
+
+
+def grouped(matrices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mean over all kinds and strengths of each group, (seeds, images): `corruptions`, `attacks`."""
+    members = {group: [matrix for name, matrix in matrices.items() if name.split("-")[0] in kinds]
+               for group, kinds in GROUPS.items()}
+    return {group: np.mean(parts, axis=0) for group, parts in members.items() if parts}
+
+
+def retained(matrices: Mapping[str, np.ndarray]) -> dict[str, Estimate | str]:
+    """Share of the accuracy on clean images that is left under each group of damage."""
+    results: dict[str, Estimate | str] = {}
+    for group, matrix in grouped(matrices).items():
+        try:
+            results[group] = stats.ratio(matrix, matrices["clean"][:, :matrix.shape[1]])
+        except StatsError as error:
+            results[group] = f"not computed: {error}"
+    return results
 
 
 def _jpeg(image: np.ndarray, quality: int, draws: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How near synthetic sets come to real images, and inversions to their sources: numbers with interval, and which images to show.
 
-Sets are compared in the features of a classifier that was trained on real images (`own`), with as many images on both sides.
+Sets are compared in features of the reference classifier, with as many images on both sides.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def measured(known: Mapping[str, np.ndarray], real: np.ndarray, seed: int) -> di
     found = {}
     for name, values in known.items():
         try:
-            four = fidelity.prdc(real, values, seed=seed, network="own")
-            found[name] = {"FD-judge": fidelity.fd_interval(real, values, seed, network="own"),
+            four = fidelity.prdc(real, values, seed=seed, network="reference")
+            found[name] = {"FD-judge": fidelity.fd_interval(real, values, seed, network="reference"),
                            "density": four["density"], "coverage": four["coverage"]}
         except FidelityError as error:
             found[name] = f"not run: {error}"
@@ -38,7 +38,7 @@ def measured(known: Mapping[str, np.ndarray], real: np.ndarray, seed: int) -> di
 
 def known(store: Store, judge: ArtifactSpec, sets: Mapping[str, ArtifactSpec], device: str) -> dict[str, np.ndarray]:
     """Features (n, d) of each set by the real-trained classifier."""
-    return {name: features.of(store, recipe, device, "own", judge)[0] for name, recipe in sets.items()}
+    return {name: features.of(store, recipe, device, "reference", judge)[0] for name, recipe in sets.items()}
 
 
 def counterparts(real: np.ndarray, labels: np.ndarray, theirs: np.ndarray, labelled: np.ndarray) -> np.ndarray:

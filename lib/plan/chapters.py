@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
+from lib import study as graph
 from lib.classifier import arms
 from lib.classifier import train as fit
 from lib.core import fetch
@@ -25,10 +26,9 @@ from lib.measure import accuracy, features
 from lib.measure import geometry_steps as lines
 from lib.measure import gradcam_steps as attended
 from lib.measure import reference as verdict
-from lib.measure import representation_steps as represented
 from lib.measure import scaling as curves
 from lib.remedies import filter as filters
-from lib.remedies import gap, registry, split
+from lib.remedies import registry, split
 from lib.report import arms as said
 
 Chapters = dict[str, list[ArtifactSpec]]
@@ -61,8 +61,8 @@ class Known:
 
     def features(self, pictures: Iterable[ArtifactSpec], network: str, own: ArtifactSpec) -> list[ArtifactSpec]:
         """What a network sees in these sets."""
-        upstream = {"classifier": own} if network == "own" else {}
-        return [features.features({"network": network, "resize": "bicubic", "device": self.study.device}, images=one, **upstream)
+        upstream = {"classifier": own} if network == "reference" else {}
+        return [features.features({"extractor": network, "resize": "bicubic", "device": self.study.device}, images=one, **upstream)
                 for one in pictures]
 
     def size(self, recipe: ArtifactSpec, most: int) -> int:
@@ -137,7 +137,7 @@ def generation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     looked = [real["test"], *known.sets.values()]
     halves = [real_data.copies_spec(one) for one in made.values() if real_data.is_published(one)]
     return [*made.values(), *halves, *points, judge, *known.logits([judge], [*looked, *points]),
-            *known.features([real["train"], *looked], "own", judge)]
+            *known.features([real["train"], *looked], "reference", judge)]
 
 
 def others(section: Generation, known: Known) -> dict[str, ArtifactSpec]:
@@ -191,13 +191,7 @@ def geometry(loaded: Settings, known: Known) -> list[ArtifactSpec]:
 
 
 def representation(loaded: Settings, known: Known) -> list[ArtifactSpec]:
-    plan = represented.Plan(loaded.representation, known.study, known.data, known.real, known.models)
-    pictures = list(plan.sets(known.sets).values())
-    large, found = [one for one in pictures if one.settings["count"] >= plan.count], plan.every()  # smaller sets are refused
-    for network in loaded.representation.networks:
-        found += known.features(pictures, network, plan.own) + [plan.comparison(one, network) for one in large]
-    return [*found, *known.features(pictures, "own", plan.own), *known.logits([plan.own], pictures),
-            *(plan.memory(one) for one in large)]
+    return graph.plan(loaded).representation_artifacts()
 
 
 def repair(loaded: Settings, known: Known) -> list[ArtifactSpec]:
@@ -212,7 +206,8 @@ def repair(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     kept = filters.sets_of({"real": fitted, **known.sets}, judge, wanted).values() if "filter" in section.remedies else []
     remedies = [one for remedy in tried.values() for one in (*remedy.classifiers, *remedy.control)]
     chosen = [one for remedy in tried.values() if remedy.candidate for one in remedy.classifiers]
-    probed = [gap.probes(models[arm], fitted, test, known.study) for arm in (section.base, "real") if "real" in models]
+    planned = graph.plan(loaded)
+    probed = [planned.linear_probes[arm] for arm in planned.gap_arms]
     return [fitted, validation, judge, *kept, *remedies, *known.logits([*remedies, *models[section.base]], [test]),
             *known.logits([*chosen, *models[section.base]], [validation]), *(one for seeds in probed for one in seeds),
             *second(tried, known, [test, validation])]

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Mapping
 
 from lib.core.store import ArtifactSpec
 from lib.data import real
-from lib.measure import features
+from lib.measure import features, fidelity
 from lib.measure import geometry_steps as lines
-from lib.measure import representation_steps as represented
 from lib.plan import units
 from lib.plan.chapters import Known
 from lib.plan.units import Unit, Units, unit
@@ -18,8 +17,8 @@ from lib.remedies import split
 
 Prices = Mapping[Unit, float]
 ONE_BY_ONE = {builder.kind for builder in (real.real_images, real.copies, real.inspection, features.features,
-                                     represented.compared,
-                                     represented.copied, split.part)}  # what a notebook makes in its own process
+                                     fidelity.comparison,
+                                     fidelity.copies, split.part)}  # what a notebook makes in its own process
 WITHIN = {real.real_images.kind, lines.calibration.kind}  # of these, what shares its own work among the cores
 ITSELF = {"00_summary": 10, "01_data": 14, "02_inversion": 38, "03_generation": 24, "04_training": 50, "05_gradcam": 22,
           "06_geometry": 35, "07_representation": 24, "08_repair": 22}  # s: kernel, imports, figures, measured beside PACED

@@ -40,7 +40,7 @@ from lib.diffusion import precision as probe
 from lib.diffusion import train as learning
 from lib.diffusion.model import ClassTable, Generator, to_uint8
 from lib.diffusion.models import loaded
-from lib.measure import features, fidelity, geometry, representation, robustness
+from lib.measure import features, fidelity, geometry, probes, robustness
 from lib.measure import gradcam as attention
 from lib.plan.units import NETWORK, Unit
 from lib.remedies import late_layers
@@ -174,13 +174,12 @@ class Bench:
     def compare(self) -> tuple[Work, float]:
         found = np.random.default_rng(0).random((8 * SHARD, 128), np.float32)
         half = len(found) // 2
-        return lambda n: [fidelity.measures(found[:half], found[half:], 0, "own", 5) for _ in range(n)], half
+        return lambda n: [fidelity.measures(found[:half], found[half:], 0, "reference", 5) for _ in range(n)], half
 
     def fit_probes(self) -> tuple[Work, float]:
         labels = np.arange(2 * SHARD) % CLASSES
         found = np.random.default_rng(0).normal(labels[:, None] / CLASSES, 1, (2 * SHARD, 64)).astype(np.float32)
-        layers = {name: found for name in representation.LAYERS}
-        return lambda n: [representation.probes(layers, labels, layers, labels, 0) for _ in range(n)], 2 * SHARD
+        return lambda n: [probes.linear_probe(found, labels, found, 0) for _ in range(n * len(probes.LAYERS))], 2 * SHARD
 
     # --- generators ---------------------------------------------------------------------------------------------------
 
@@ -277,7 +276,7 @@ class Bench:
 
     def look(self, network: str) -> Work:
         try:
-            found = features.opened(network)
+            found = features.open_extractor(network)
         except features.FeatureError as error:
             raise Unknown(f"the weights of {network} are not here") from error
         found.body.to(compute.device(self.device))

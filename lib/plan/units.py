@@ -19,12 +19,11 @@ from lib.core.store import ArtifactSpec, canonical
 from lib.data import real
 from lib.diffusion import conditional, embeddings, sets
 from lib.diffusion.inversion import PROBES, Inversion
-from lib.measure import accuracy, features, geometry
+from lib.measure import accuracy, features, fidelity, geometry, probes, robustness
 from lib.measure import geometry_steps as lines
 from lib.measure import gradcam_steps as attended
-from lib.measure import representation_steps as represented
 from lib.remedies import filter as filters
-from lib.remedies import gap, late_layers, recalibrate, split
+from lib.remedies import late_layers, recalibrate, split
 
 STORED = 2.0  # bytes a pixel of a losslessly kept picture: photographs take 2.2, generated images 1.6
 ARM = ("arm", "base", "steps", "rate", "device", "memory", "buffer")  # of a classifier: a step's price does not hang on them
@@ -84,9 +83,7 @@ def files(recipe: ArtifactSpec) -> int:
     wanted = recipe.settings
     if "shard" in wanted:
         return -(-count(recipe) // wanted["shard"])
-    several = {represented.activations.kind: lambda: len(wanted["counts"]), represented.tried.kind: lambda: 2,
-               represented.damaged.kind: lambda: 1 + len(wanted["kinds"]) * len(wanted["severities"])}
-    return several.get(recipe.kind, lambda: 1)()
+    return 1
 
 
 def network(recipe: ArtifactSpec, classes: int) -> dict:
@@ -176,7 +173,7 @@ def seen(recipe: ArtifactSpec, classes: int, images: str = "images", most: int =
 def featured(recipe: ArtifactSpec, classes: int) -> Units:
     if "classifier" in recipe.inputs:
         return seen(recipe, classes)
-    return Counter({unit("look", network=recipe.settings["network"]): count(recipe.inputs["images"])})
+    return Counter({unit("look", network=recipe.settings["extractor"]): count(recipe.inputs["images"])})
 
 
 def explained(recipe: ArtifactSpec, classes: int) -> Units:
@@ -198,27 +195,20 @@ def calibrated(recipe: ArtifactSpec, classes: int) -> Units:
 
 
 def activated(recipe: ArtifactSpec, classes: int) -> Units:
-    return Counter({unit("classify", **network(recipe, classes)): sum(recipe.settings["counts"].values())})
+    return Counter({unit("classify", **network(recipe, classes)): recipe.settings["count"]})
 
 
 def probed(recipe: ArtifactSpec, classes: int) -> Units:
-    """Linear probes of every layer: of the pairs of sets of an upstream, or of the images that it is to learn from."""
-    if "real" in recipe.inputs:
-        both = seen(recipe, classes, "real") + seen(recipe, classes, "test")
-        return both + Counter({unit("fit probes"): count(recipe.inputs["real"])})
-    return Counter({unit("fit probes"): len(recipe.settings["pairs"]) / 2 * recipe.inputs["seen"].settings["counts"]["learn"]})
-
-
-def damaged(recipe: ArtifactSpec, classes: int) -> Units:
-    wanted = recipe.settings
-    return Counter({unit("damage", size=side(recipe)): wanted["count"] * len(wanted["kinds"]) * len(wanted["severities"])})
+    both = seen(recipe, classes, "train") + seen(recipe, classes, "test")
+    return both + Counter({unit("fit probes"): count(recipe.inputs["train"])})
 
 
 def tried(recipe: ArtifactSpec, classes: int) -> Units:
-    wanted, worse = recipe.settings, recipe.inputs["damaged"].settings
-    looks = worse["count"] * (1 + len(worse["kinds"]) * len(worse["severities"]))
-    climbs = PASSES * wanted["attacked"] * len(wanted["eps"]) * (1 + wanted["climbs"])
-    return Counter({unit("classify", **network(recipe, classes)): looks + climbs})
+    wanted = recipe.settings
+    shown = wanted["corruption_images"] * len(wanted["corruptions"]) * len(wanted["severities"])
+    climbs = PASSES * wanted["attack_images"] * len(wanted["eps_255"]) * (1 + wanted["pgd_steps"])
+    return Counter({unit("classify", **network(recipe, classes)): shown + climbs,
+                    unit("damage", size=side(recipe)): shown})
 
 
 def compared(recipe: ArtifactSpec, classes: int) -> Units:
@@ -251,9 +241,9 @@ COSTS: dict[str, Callable[[ArtifactSpec, int], Units]] = {builder.kind: function
     embeddings.inverted: drawn, embeddings.planned: drawn, embeddings.embeddings: inverted, embeddings.identified: identified,
     conditional.trained: learnt,
     fit.classifier: fitted, accuracy.logits: seen, features.features: featured, attended.attended: explained,
-    attended.trusted: trusted, lines.lines: lined, lines.calibration: calibrated, represented.activations: activated,
-    represented.probed: probed, gap.probed: probed, represented.damaged: damaged, represented.tried: tried,
-    represented.compared: compared, represented.copied: copied, filters.kept: sieved, late_layers.retrained: refitted,
+    attended.trusted: trusted, lines.lines: lined, lines.calibration: calibrated, probes.layer_features: activated,
+    probes.linear_probes: probed, robustness.robustness: tried,
+    fidelity.comparison: compared, fidelity.copies: copied, filters.kept: sieved, late_layers.retrained: refitted,
     recalibrate.recalibrated: recalibrated, split.part: parted}.items()}
 
 

@@ -19,7 +19,7 @@ from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 from lib.measure import geometry, vanishing
 from lib.measure import gradcam as attention
-from lib.measure.representation import penultimate
+from lib.measure.probes import penultimate
 from lib.remedies.late_layers import trained
 from lib.remedies.registry import Models, Remedy
 

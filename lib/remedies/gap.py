@@ -14,48 +14,17 @@ These are lower bounds, each of one intervention: they overlap and need not add 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from lib.classifier import train as fit
-from lib.core import compute
-from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
-from lib.data import imageset as images
-from lib.measure import accuracy, representation, stats
+from lib.measure import accuracy, stats
+from lib.measure.stats import Estimate
 from lib.remedies.registry import Remedy
 
 CUES, TERMS = ("pixels", "geometry", "attention"), ("fidelity", "diversity", "label noise")
 HEAD = "own head"
-
-
-@artifact("gap-probes")
-def probed(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """Accuracy on upstream `test` of linear probes of upstream `real` images after each layer, and of the network's own head."""
-
-    def write(path: Path) -> None:
-        model, _ = fit.opened(store.make(recipe.inputs["classifier"]))
-        model = model.to(compute.device(recipe.settings["device"]))
-        real, test = (images.load(store.make(recipe.inputs[name])) for name in ("real", "test"))
-        learn, ask = (representation.activations(model, part.images) for part in (real, test))
-        path.write_text(
-            json.dumps(representation.probes(learn, real.labels, ask, test.labels, recipe.seed)),
-            encoding="utf-8",
-        )
-
-    return {"layers.json": write}
-
-
-def probes(
-    classifiers: Sequence[ArtifactSpec], real: ArtifactSpec, test: ArtifactSpec, study
-) -> list[ArtifactSpec]:
-    """The probes of one arm, one recipe a seed."""
-    return [
-        probed({"device": study.device}, study.seed, classifier=one, real=real, test=test)
-        for one in classifiers
-    ]
 
 
 def by_class(found: pd.DataFrame, base: str, real: str, classes: Sequence[str]) -> list[dict]:
@@ -74,29 +43,16 @@ def by_class(found: pd.DataFrame, base: str, real: str, classes: Sequence[str]) 
     return sorted(rows, key=lambda row: -row["points"]["mean"])
 
 
-def by_layer(
-    store: Store,
-    ours: Sequence[ArtifactSpec],
-    theirs: Sequence[ArtifactSpec],
-    whole: Mapping[str, float],
-) -> list[dict]:
-    """How far the base's features are behind after each layer, and last its own head, by which it is the `whole` gap behind."""
-    base, real = (
-        [
-            json.loads(store.make(one).path("layers.json").read_text(encoding="utf-8"))
-            for one in seeds
-        ]
-        for seeds in (ours, theirs)
-    )
+def by_layer(base: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray], gap: Estimate) -> list[dict]:
+    """How far linear probes of the base's features are behind after each layer, and last the gap.
+
+    `base`, `real`: matrices (seeds, images) by layer, of `probes.load_correct`.
+    """
     rows = [
-        {
-            "panel": "layer",
-            "part": name,
-            "points": stats.difference([one[name] for one in real], [one[name] for one in base]),
-        }
-        for name in base[0]
+        {"panel": "layer", "part": layer, "points": stats.difference(real[layer], base[layer])}
+        for layer in base
     ]
-    return [*rows, {"panel": "layer", "part": HEAD, "points": dict(whole)}]
+    return [*rows, {"panel": "layer", "part": HEAD, "points": dict(gap)}]
 
 
 def by_remedy(

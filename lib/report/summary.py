@@ -8,7 +8,6 @@ import pandas as pd
 
 from lib.core.store import ArtifactSpec
 from lib.report.inversion import introduced
-from lib.report.representation import lies
 from lib.report.tables import minus
 from lib.report.words import Result, listed, percent
 
@@ -51,7 +50,12 @@ def made_of(parts: Gaps, repair: Mapping) -> str:
     if arm not in parts or parts[arm]["gap"]["high"] >= 0:
         return f"{arm} has no measurable gap to take apart."
     return (f"With a new head from the same few real images for both, {ranged(parts[arm]['features'])} stay of {arm}'s gap: "
-            f"{lies(parts[arm])}.")
+            f"{where_it_lies(parts[arm])}.")
+
+
+def where_it_lies(parts: Mapping[str, Mapping[str, float]]) -> str:
+    names = [name.replace("_", " ") for name in ("features", "final_layer") if parts[name]["high"] < 0]
+    return f"the gap lies in the {' and in the '.join(names)}" if names else "the seeds do not tell where it lies"
 
 
 def closed(repair: Mapping, brief: int = 0) -> str:

@@ -15,7 +15,7 @@ from lib.classifier import train as fit
 from lib.core.store import Store
 from lib.data.real import real_images
 from lib.measure import accuracy, features
-from lib.measure.features import FeatureError, Network
+from lib.measure.features import FeatureError, FeatureExtractor
 
 SIZE = 16
 TRAINING = {"arm": "real", "width": 8, "batch": 16, "rate": 0.05, "smoothing": 0.1, "steps": 5, "flip": False, "device": "cpu"}
@@ -57,7 +57,7 @@ def test_own_features_are_what_the_head_sees(study):
     said = load_file(store.make(accuracy.logits({"device": "cpu"}, classifier=classifier, images=digits()))
                      .path("logits.safetensors"))["logits"]
     assert torch.allclose(head(torch.from_numpy(found)), said, atol=1e-4)
-    assert facts == {"network": "own", "resize": "as they are, at 16 px"}
+    assert facts == {"network": "reference", "resize": "as they are, at 16 px"}
 
 
 def test_features_are_made_once_and_again_for_another_resize(study, capsys):
@@ -72,7 +72,7 @@ def test_features_are_made_once_and_again_for_another_resize(study, capsys):
 
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_batch_changes_nothing(study, batch):
-    network = features.opened("own", study[0].make(study[1]))
+    network = features.open_extractor("reference", study[0].make(study[1]))
     images = pixels(20)
     assert np.allclose(features.extract(network, images, batch=batch), features.extract(network, images, batch=20), atol=1e-5)
 
@@ -81,7 +81,7 @@ def test_the_batch_changes_nothing(study, batch):
 @pytest.mark.parametrize("size", [17, 96])
 def test_resizing_is_pillows(resize, size):
     body = nn.Linear(1, 1)  # only says where the network lies
-    found = features.extract(Network(body, size, lambda grey: grey.flatten(1)), pixels(), resize).reshape(5, 3, size, size)
+    found = features.extract(FeatureExtractor(body, size, lambda grey: grey.flatten(1)), pixels(), resize).reshape(5, 3, size, size)
     mode = Image.Resampling[resize.upper()]
     for image, ours in zip(pixels(), found, strict=True):
         for channel in range(3):
@@ -89,27 +89,27 @@ def test_resizing_is_pillows(resize, size):
             assert np.abs(ours[channel] - np.asarray(theirs)).max() < 1e-2  # of 255 grey levels
 
 
-@pytest.mark.parametrize("name", [name for name in features.NETWORKS if name != "own"])
+@pytest.mark.parametrize("name", [name for name in features.EXTRACTORS if name != "reference"])
 def test_without_weights_it_says_what_brings_them(hub, monkeypatch, name):
     monkeypatch.setitem(features.DINO, "dinov2", (str(hub / "facebook" / "dinov2-large"), None))
     with pytest.raises(FeatureError, match=f"not run: no weights of {name} here; `make fetch PROFILE=…`"):
-        features.opened(name)
+        features.open_extractor(name)
 
 
 def test_other_refusals(study):
     with pytest.raises(FeatureError, match="give its recipe"):
         features.of(study[0], digits(), "cpu")
-    with pytest.raises(FeatureError, match="no feature network 'dino'; there are own, inception, dinov2"):
-        features.opened("dino")
+    with pytest.raises(FeatureError, match="no feature extractor 'dino'; there are reference, inception, dinov2"):
+        features.open_extractor("dino")
     with pytest.raises(FeatureError, match="no resize mode 'nearest'"):
-        features.extract(features.opened("own", study[0].make(study[1])), pixels(), "nearest")
+        features.extract(features.open_extractor("reference", study[0].make(study[1])), pixels(), "nearest")
 
 
 def test_torchvision_network_is_the_one_before_its_head(hub):
     torch.manual_seed(0)
     whole = resnet18().eval()
     torch.save(whole.state_dict(), hub / "resnet18-f37072fd.pth")
-    network = features.opened("resnet18")
+    network = features.open_extractor("resnet18")
     found = features.extract(network, pixels(3, 224))
     transforms = torchvision.transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     x = transforms(torch.from_numpy(pixels(3, 224)).permute(0, 3, 1, 2) / 255)
@@ -132,7 +132,7 @@ def test_inception_is_fed_as_the_published_one(hub):
 
     torch.jit.script(Whole()).save(str(hub / "inception-2015-12-05.pt"))
     images = pixels(2, 299)
-    found = features.extract(features.opened("inception"), images)
+    found = features.extract(features.open_extractor("inception"), images)
     assert found.shape == (2, 6)
     assert found.mean() == pytest.approx((images[:, :149].mean() - 128) / 128, abs=1e-2)
 
@@ -142,7 +142,7 @@ def test_dinov2_gives_the_normalised_class_token(tmp_path, monkeypatch):
     model = Dinov2Model(Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=56)).eval()
     model.save_pretrained(tmp_path)
     monkeypatch.setitem(features.DINO, "dinov2", (str(tmp_path), None))
-    found = features.extract(features.opened("dinov2"), pixels(3, 224))
+    found = features.extract(features.open_extractor("dinov2"), pixels(3, 224))
     mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     x = (torch.from_numpy(pixels(3, 224)).permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.inference_mode():

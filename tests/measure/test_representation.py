@@ -7,7 +7,7 @@ from scipy.spatial.distance import pdist
 
 from lib.classifier.model import Classifier, build, normal
 from lib.data.imageset import ImageSet
-from lib.measure import representation
+from lib.measure import probes, representation, stats
 from lib.measure.representation import RepresentationError
 
 
@@ -31,7 +31,7 @@ def network(seed, size=16, name="resnet18"):
 @pytest.mark.parametrize("size, name", [(16, "resnet18"), (64, "resnet50"), (128, "resnet18")])
 def test_the_head_turns_penultimate_features_into_the_networks_answer(size, name):
     model, images = network(0, size, name), pictures(6, 0, size).images
-    features = representation.penultimate(model, images)
+    features = probes.penultimate(model, images)
     assert features.min() >= 0 and features.shape == (6, model.fc.in_features)  # after the ReLU
     with torch.inference_mode():
         torch.testing.assert_close(model.fc(torch.from_numpy(features)), model(normal(torch.from_numpy(images))))
@@ -42,8 +42,8 @@ def test_activations_are_a_plain_forward_pass_whatever_the_batch():
     with torch.inference_mode():
         stem = model.relu(model.bn1(model.conv1(normal(torch.from_numpy(images)))))
         second = model.layer2(model.layer1(stem))
-    found, single = (representation.activations(model, images, batch=batch) for batch in (20, 3))
-    assert list(found) == list(representation.LAYERS)
+    found, single = (probes.activations(model, images, batch=batch) for batch in (20, 3))
+    assert list(found) == list(probes.LAYERS)
     np.testing.assert_allclose(found["stem"], stem.mean((2, 3)), rtol=1e-5)
     np.testing.assert_allclose(found["layer2"], second.mean((2, 3)), rtol=1e-5)
     for name in found:
@@ -94,7 +94,7 @@ def test_all_five_measures_do_not_see_the_features_scale():
     rng, labels = np.random.default_rng(0), np.arange(60) % 3
     features = np.maximum(rng.normal(size=(60, 10)), 0).astype(np.float32) + 0.01
     once, scaled = representation.measures(features, labels), representation.measures(features * 64, labels)
-    assert once == pytest.approx(scaled, rel=1e-6) and set(once) < set(representation.BETTER)
+    assert once == pytest.approx(scaled, rel=1e-6) and len(once) == 5
 
 
 def test_features_that_have_no_measure_are_refused():
@@ -106,39 +106,41 @@ def test_features_that_have_no_measure_are_refused():
         representation.measures(np.full((6, 4), np.nan), np.arange(6) % 2)
 
 
-def test_transfer_is_perfect_where_classes_are_apart_and_chance_on_noise():
+def test_a_probe_is_perfect_where_classes_are_apart_and_chance_on_noise():
     rng, labels = np.random.default_rng(0), np.arange(300) % 3
     apart = rng.normal(size=(2, 300, 6)) + 8 * np.eye(6)[labels]
-    assert representation.transfer(apart[0], labels, apart[1], labels, 0)["accuracy"] == 1
+    np.testing.assert_array_equal(probes.linear_probe(apart[0], labels, apart[1], 0), labels)
     noise = rng.normal(size=(2, 300, 6))
-    assert representation.transfer(noise[0], labels, noise[1], labels, 0)["accuracy"] == pytest.approx(1 / 3, abs=0.09)
+    correct = probes.linear_probe(noise[0], labels, noise[1], 0) == labels
+    assert correct.mean() == pytest.approx(1 / 3, abs=0.09)
 
 
-def test_the_test_set_chooses_nothing():
+def test_a_penalty_that_overfits_does_not_win_by_its_training_accuracy():
     rng, labels = np.random.default_rng(0), np.arange(200) % 4
-    train, test = rng.normal(size=(2, 200, 30)) + 0.5 * np.eye(30)[labels]
-    chosen = {representation.transfer(train, labels, ask, answers, 3)["C"]
-              for ask, answers in ((test, labels), (test, labels[::-1]), (100 * test + 7, labels), (train[:5], labels[:5]))}
-    assert len(chosen) == 1 and chosen <= set(representation.PENALTIES)
-    noisy = rng.normal(size=(200, 30))  # nothing to be learnt: a C that overfits must not win by its training accuracy
-    assert representation.transfer(noisy, labels, noisy, labels, 3)["accuracy"] < 0.8
+    noisy = rng.normal(size=(200, 30))  # nothing to be learned
+    fitted = probes.fit_probe(noisy, labels, 3)
+    assert fitted.best_params_["logisticregression__C"] in probes.PENALTIES
+    assert (fitted.predict(noisy) == labels).mean() < 0.8
 
 
 def test_probes_read_colour_from_every_layer_and_nothing_from_shuffled_labels():
     train, test = pictures(80, 0), pictures(60, 1)
-    learn, ask = (representation.activations(network(0), part.images) for part in (train, test))
-    assert representation.probes(learn, train.labels, ask, test.labels) == dict.fromkeys(representation.LAYERS, 1)
+    fitted, tested = (probes.activations(network(0), part.images) for part in (train, test))
+    for layer in probes.LAYERS:
+        predicted = probes.linear_probe(fitted[layer], train.labels, tested[layer], 0)
+        np.testing.assert_array_equal(predicted, test.labels)
     shuffled = np.random.default_rng(5).permutation(train.labels)
-    assert representation.probes({"stem": learn["stem"]}, shuffled, ask, test.labels)["stem"] < 0.8
+    predicted = probes.linear_probe(fitted["stem"], shuffled, tested["stem"], 0)
+    assert (predicted == test.labels).mean() < 0.8
 
 
 def test_layers_are_those_that_compute_something():
-    assert representation.layers(network(0, name="resnet8")) == representation.LAYERS[:4]
+    assert probes.layers(network(0, name="resnet8")) == probes.LAYERS[:4]
     model, images = build(3, 32, name="squeezenet1_0"), pictures(2, 0, 32).images
-    with pytest.raises(RepresentationError, match="SqueezeNet has no linear head"):
-        representation.activations(model, images)
+    with pytest.raises(probes.ProbeError, match="SqueezeNet has no linear head"):
+        probes.activations(model, images)
     model = build(3, 32, name="shufflenet_v2_x0_5").eval()
-    features = representation.activations(model, images)
+    features = probes.activations(model, images)
     assert list(features) == ["head"]
     with torch.inference_mode():
         torch.testing.assert_close(model.fc(torch.from_numpy(features["head"])), model(normal(torch.from_numpy(images))))
@@ -149,17 +151,17 @@ def test_cka_sees_neither_rotation_nor_scale_nor_shift(debiased):
     rng = np.random.default_rng(0)
     a = rng.normal(size=(60, 12)) * np.arange(1, 13)
     rotation = np.linalg.qr(rng.normal(size=(12, 12)))[0]
-    assert representation.cka(a, 7 * a @ rotation + 3, debiased) == pytest.approx(1, abs=1e-12)
+    assert probes.cka(a, 7 * a @ rotation + 3, debiased) == pytest.approx(1, abs=1e-12)
     stretched = a * np.arange(12, 0, -1) ** 2
-    assert representation.cka(a, stretched, debiased) < 0.8
+    assert probes.cka(a, stretched, debiased) < 0.8
 
 
 def test_cka_of_the_unrelated_is_near_nothing_and_debiased_around_it():
     rng = np.random.default_rng(0)
-    assert representation.cka(*rng.normal(size=(2, 3000, 10))) < 0.01
+    assert probes.cka(*rng.normal(size=(2, 3000, 10))) < 0.01
     few = [rng.normal(size=(2, 40, 80)) for _ in range(30)]  # fewer images than dimensions: the plain one is far from 0
-    assert np.mean([representation.cka(*pair) for pair in few]) > 0.5
-    assert np.mean([representation.cka(*pair, debiased=True) for pair in few]) == pytest.approx(0, abs=0.02)
+    assert np.mean([probes.cka(*pair) for pair in few]) > 0.5
+    assert np.mean([probes.cka(*pair, debiased=True) for pair in few]) == pytest.approx(0, abs=0.02)
 
 
 @pytest.mark.parametrize("debiased", [False, True])
@@ -176,39 +178,43 @@ def test_cka_is_that_of_the_kernels_written_out(debiased):
         return kernel - np.diag(np.diag(kernel))
 
     k, m = centred(a @ a.T), centred(b @ b.T)
-    assert representation.cka(a, b, debiased) == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-9)
+    assert probes.cka(a, b, debiased) == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-9)
 
 
 def test_cka_needs_the_same_images():
-    with pytest.raises(RepresentationError, match="got 5 and 6"):
-        representation.cka(np.ones((5, 2)), np.ones((6, 2)))
+    with pytest.raises(probes.ProbeError, match="got 5 and 6"):
+        probes.cka(np.ones((5, 2)), np.ones((6, 2)))
 
 
-def test_spokes_point_outward_where_it_is_better():
-    found = representation.spokes({"real": {"transfer": result(0.8, 0.1), "redundancy": result(0.2)},
-                                   "sd": {"transfer": result(0.6), "redundancy": result(0.3, 0.02)}})
-    assert found[found.arm == "real"].spoke.tolist() == [1, 1]
-    assert found[found.arm == "sd"].spoke.tolist() == pytest.approx([0.75, 0.5])
-    assert found.better.tolist() == ["higher", "lower"] * 2 and found["mean"].tolist() == [0.8, 0.2, 0.6, 0.3]
-    assert found.iloc[3][["spoke_low", "spoke_high"]].tolist() == pytest.approx([0.4, 0.6])
-    assert found.iloc[0][["spoke_low", "spoke_high"]].tolist() == pytest.approx([0.875, 1.125])
-    far = representation.spokes({"real": {"redundancy": result(0.1)}, "sd": {"redundancy": result(0.5)}})
-    assert far.spoke.tolist() == [1, 0]  # never through the centre to the other side
-
-
-def test_an_axis_without_direction_or_base_is_refused():
-    with pytest.raises(RepresentationError, match="which way is better on axis 'charm'"):
-        representation.spokes({"real": {"charm": result(1)}})
-    for real in ({}, {"transfer": result(0)}):
-        with pytest.raises(RepresentationError, match="shares of arm 'real'"):
-            representation.spokes({"real": real, "sd": {"transfer": result(1)}})
-
-
-def test_the_plane_is_that_of_the_first_set():
+def test_a_gap_is_split_into_features_and_final_layer():
+    """Heads 0.8 and 0.5, new final layers on the same features 0.85 and 0.75."""
     rng = np.random.default_rng(0)
-    real, synthetic = rng.normal(size=(2, 200, 6)) * [9, 4, 1, 1, 1, 1]
-    synthetic[:, 5] += 50  # what sets the second apart lies across the plane of the first
-    (a, b), shares = representation.plane([real, synthetic], 0)
-    assert a.shape == b.shape == (200, 2) and np.abs(a.mean(axis=0)).max() < 1e-9
-    np.testing.assert_allclose(a.var(axis=0) / real.var(axis=0).sum(), shares, rtol=1e-9)
-    np.testing.assert_array_equal(a, representation.plane([real, rng.normal(size=(9, 6))], 0)[0][0])
+    luck = rng.random((5, 1000))
+    heads = {"real": luck < 0.8, "sd": luck < 0.5, "copy": luck < 0.8}
+    new = {"real": luck < 0.85, "sd": luck < 0.75, "copy": luck < 0.85}
+    parts = probes.decompose(new, heads, "real")
+    assert list(parts) == ["sd", "copy"]
+    means = [parts["sd"][name]["mean"] for name in ("gap", "features", "final_layer", "share")]
+    assert means == pytest.approx([-0.3, -0.1, -0.2, 1 / 3], abs=0.03)
+    assert parts["sd"]["gap"] == stats.difference(heads["sd"], heads["real"])
+    assert parts["sd"]["share"]["low"] < 1 / 3 < parts["sd"]["share"]["high"]
+    assert parts["copy"]["share"] is None and stats.verdict(parts["copy"]["gap"]) == "equivalent"
+
+
+def test_means_and_differences_are_paired_by_seed():
+    seeds = {"real": [{"sparsity": 0.1}, {"sparsity": 0.3}], "sd": [{"sparsity": 0.2}, {"sparsity": 0.4}]}
+    means, differences = representation.tables(seeds, "real")
+    assert means["sd"] == {"sparsity": stats.over_seeds([0.2, 0.4])}
+    assert list(differences) == ["sd"]
+    assert differences["sd"]["sparsity"] == stats.difference([0.2, 0.4], [0.1, 0.3])
+
+
+def test_similarity_is_to_the_base_of_the_same_seed_and_of_the_base_to_its_next():
+    rng = np.random.default_rng(0)
+    features = {arm: [{"head": rng.normal(size=(20, 3))} for _ in range(2)] for arm in ("real", "sd")}
+    table = probes.similarity(features, "real")
+    pairs = {"real": [(0, "real", 1), (1, "real", 0)], "sd": [(0, "real", 0), (1, "real", 1)]}
+    for arm, rows in pairs.items():
+        expected = [probes.cka(features[arm][k]["head"], features[other][j]["head"], debiased=True)
+                    for k, other, j in rows]
+        assert table[arm]["head"] == stats.over_seeds(expected)

@@ -2,7 +2,6 @@
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.nn import functional as F
@@ -11,7 +10,7 @@ from lib import world
 from lib.classifier import train as fit
 from lib.classifier.model import normal
 from lib.data.imageset import ImageSet
-from lib.measure import robustness
+from lib.measure import robustness, stats
 from lib.measure.robustness import SEVERITIES, STRENGTHS, RobustnessError
 
 SETTINGS = {"arm": "real", "width": 8, "batch": 16, "rate": 0.05, "smoothing": 0.1, "steps": 25, "flip": True, "device": "cpu"}
@@ -148,25 +147,31 @@ def test_an_attack_does_not_depend_on_the_batch_but_on_the_seed(models):
     assert all(parameter.grad is None for parameter in models[0].parameters())
 
 
-def test_rows_of_attacks_fall_with_the_distance(models):
+def test_accuracy_under_attack_falls_with_the_distance(models):
     seen = blobs(45, 1)
-    rows = robustness.attacked(models[1], seen.images, seen.labels, [0, 2, 12], 4, 0)
-    found = pd.DataFrame(rows).set_index(["kind", "severity"])["accuracy"]
+    correct = robustness.attack(models[1], seen.images, seen.labels, [0, 2, 12], 4, 0)
+    clean = robustness.is_correct(models[1], seen.images, seen.labels)
     moved = {"fgsm": robustness.fgsm(models[1], seen.images, seen.labels, 2),
              "pgd": robustness.pgd(models[1], seen.images, seen.labels, 2, 4, 0)}
     for kind, images in moved.items():
         hits = models[1](normal(torch.tensor(images))).argmax(1).numpy() == seen.labels
-        assert found[kind, 2] == pytest.approx(hits.mean())
-        assert found[kind, 0] == rows[0]["clean"] >= found[kind, 2] >= found[kind, 12]
-    assert found["pgd", 12] < 0.5 < found["pgd", 0]
+        np.testing.assert_array_equal(correct[f"{kind}-2"], hits)
+        np.testing.assert_array_equal(correct[f"{kind}-0"], clean)
+        assert clean.mean() >= hits.mean() >= correct[f"{kind}-12"].mean()
+    assert correct["pgd-12"].mean() < 0.5 < clean.mean()
 
 
-def test_what_is_retained_of_the_clean_accuracy():
-    rows = [{"arm": arm, "seed": k, "kind": kind, "severity": s, "accuracy": 0.1 * k, "clean": clean}
-            for arm, clean in (("real", 0.5), ("sd", 0.0)) for k in range(3) for kind in ("noise", "blur") for s in (1, 3)]
-    found = robustness.retained(pd.DataFrame(rows))
-    assert set(found["arm"]) == {"real"}  # what knows nothing has nothing to retain
-    assert found[found["seed"] == 2]["retained"].tolist() == pytest.approx([0.4] * 4)
-    table = robustness.table(found, "retained")
-    assert list(table["real"]) == ["noise", "blur"] and list(table["real"]["noise"]) == ["1", "3"]
-    assert table["real"]["noise"]["3"]["mean"] == pytest.approx(0.2) and table["real"]["noise"]["3"]["n"] == 3
+def test_tables_and_what_is_retained_of_the_clean_accuracy():
+    rng = np.random.default_rng(0)
+    correct = {"clean": rng.random((3, 200)) < 0.8, "noise-1": rng.random((3, 200)) < 0.4,
+               "noise-3": rng.random((3, 200)) < 0.4, "pgd-4": rng.random((3, 50)) < 0.2}
+    table = robustness.table({"real": correct})["real"]
+    assert list(table) == ["clean", "noise", "pgd"] and list(table["noise"]) == ["1", "3"]
+    assert table["noise"]["3"] == stats.accuracy(correct["noise-3"])
+    retained = robustness.retained(correct)
+    assert list(retained) == ["corruptions", "attacks"]
+    expected = np.mean([correct["noise-1"], correct["noise-3"]]) / correct["clean"].mean()
+    assert retained["corruptions"]["mean"] == pytest.approx(expected)
+    assert retained["attacks"]["n_images"] == 50
+    nothing = correct | {"clean": np.zeros((3, 200))}
+    assert robustness.retained(nothing)["attacks"].startswith("not computed: no ratio")

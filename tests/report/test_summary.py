@@ -22,7 +22,7 @@ def training(**arms):
 
 
 def parts(gap=-0.3, features=-0.1, half=0.02):
-    return {"gap": {"sd": {"gap": result(gap, half), "features": result(features, half), "head": result(gap - features, half)}}}
+    return {"gap": {"sd": {"gap": result(gap, half), "features": result(features, half), "final_layer": result(gap - features, half)}}}
 
 
 def repair(gain=0.2, helped=("late",)):
@@ -89,9 +89,9 @@ def test_the_key_table_has_a_row_an_arm():
 
 @pytest.mark.parametrize(("found", "said"), [
     (parts(), "With a new head from the same few real images for both, −10.0 [−12.0, −8.0] stay of sd's gap: the gap lies in "
-              "the features and in the head."),
+              "the features and in the final layer."),
     (parts(features=0.01), "With a new head from the same few real images for both, +1.0 [−1.0, +3.0] stay of sd's gap: the gap "
-                           "lies in the head."),
+                           "lies in the final layer."),
     (parts(features=-0.4), "With a new head from the same few real images for both, −40.0 [−42.0, −38.0] stay of sd's gap: the "
                            "gap lies in the features."),
     (parts(gap=0.0), "sd has no measurable gap to take apart."), ({"gap": {}}, "sd has no measurable gap to take apart.")])

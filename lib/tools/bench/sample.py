@@ -18,7 +18,7 @@ from lib.diffusion.model import SHIPPED, Generator
 from lib.diffusion.sample import Sampler, sample
 from lib.measure import fidelity
 from lib.measure import reference as verdict
-from lib.measure.representation import penultimate
+from lib.measure.probes import penultimate
 
 IMAGES, ROUNDS = 160, 2
 GUIDANCE = load("world").generation.guidance_scale
