@@ -7,9 +7,10 @@ from lib.classifier import train as classifier_training
 from lib.core.store import Store
 from lib.data import imageset
 from lib.measure import fidelity, probes, representation, robustness
-from tests.classifier.test_train import TRAINING
 from tests.classifier.toys import toy
 
+SETTINGS = {"arm": "real", "architecture": "resnet8", "width": 8, "batch": 16, "rate": 0.1,
+            "smoothing": 0.1, "steps": 12, "flip": True, "device": "cpu"}
 TRAIN, TEST = toy({"n": 90, "shard": 50}, 1), toy({"n": 120, "shard": 50}, 3)
 SYNTHETIC, FEW = toy({"n": 90, "shard": 50}, 2), toy({"n": 20, "shard": 20}, 5)
 HALF = {"count": 60, "skip": 0}
@@ -22,8 +23,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def classifier():
-    settings = TRAINING | {"arm": "real", "steps": 12, "device": "cpu"}
-    return classifier_training.classifier(settings, 0, real=TRAIN)
+    return classifier_training.classifier(SETTINGS, 0, real=TRAIN)
 
 
 def open_both(store, classifier):
@@ -34,7 +34,8 @@ def open_both(store, classifier):
 def compare(store, classifier, images, extractor="reference", **part):
     settings = HALF | part | {"extractor": extractor, "nearest_k": 3, "device": "cpu"}
     inputs = {"classifier": classifier} if extractor == "reference" else {}
-    return fidelity.load(store, fidelity.comparison(settings, 0, real=TEST, images=images, **inputs))
+    spec = fidelity.comparison(settings, 0, real=TEST, images=images, **inputs)
+    return fidelity.load(store, spec)
 
 
 def test_sets_are_compared_at_equal_n_and_refused_with_the_reason(store, classifier):
@@ -55,7 +56,8 @@ def test_sets_are_compared_at_equal_n_and_refused_with_the_reason(store, classif
 
 
 def test_copies_are_counted_against_training(store):
-    copies = {name: fidelity.load(store, fidelity.copies(HALF, images=images, train=TRAIN, test=TEST))
+    inputs = {"train": TRAIN, "test": TEST}
+    copies = {name: fidelity.load(store, fidelity.copies(HALF, images=images, **inputs))
               for name, images in (("copied", TRAIN), ("sd", SYNTHETIC), ("few", FEW))}
     assert copies["copied"]["copies"] == 60 and copies["sd"]["copies"] == 0
     assert copies["few"].startswith("not run: 20 images")

@@ -97,7 +97,7 @@ def test_without_weights_it_says_what_brings_them(hub, monkeypatch, name):
 
 
 def test_other_refusals(study):
-    with pytest.raises(FeatureError, match="give its recipe"):
+    with pytest.raises(FeatureError, match="give its spec"):
         features.of(study[0], digits(), "cpu")
     with pytest.raises(FeatureError, match="no feature extractor 'dino'; there are reference, inception, dinov2"):
         features.open_extractor("dino")
