@@ -162,6 +162,7 @@ class Study(Chapter):
             "train": section.train,
             "test": section.test,
             "resolution": section.resolution,
+            "source": section.source,
             "flip": section.flip,
             "max_corrupt_files": section.max_corrupt_files,
             "uneven": bool(counts.max() > 1.25 * counts.min()),

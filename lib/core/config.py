@@ -162,6 +162,8 @@ class Study(Section):
     seed: int = Field(ge=0, description="the seed that all other seeds derive from")
     seeds: int = Field(ge=3, description="classifiers per training set; intervals need three")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(description=(
+        "of all networks; auto: bfloat16 where the hardware has it and it is faster and as exact"))
     engine: Annotated[str, AfterValidator(_engine)] = Field(
         description="what runs the tasks: local, dask, or tcp://host:port of a Dask scheduler")
     workers: int = Field(ge=0, le=256, description=(

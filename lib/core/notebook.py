@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lib.core import compute, progress
+from lib.core import compute, precision, progress
 from lib.core import config as settings
 from lib.core import executor as schedule
 from lib.core.config import RUN
@@ -31,6 +31,7 @@ class Chapter:
     def __init__(self, config: settings.Settings, profile: str = "", chapter: str = "", planning: bool = False):
         self.config, self.profile, self.name, self.planning = config, profile, chapter, planning
         self.store = Store(config.study.store, config.study.workers, config.study.engine)
+        self.config = precision.resolved(self.store, config)
         self.out = REPORTS / profile
         self.began = time.monotonic()
 
@@ -65,6 +66,7 @@ class Notebook:
     def __init__(self, name: str, profile: str, study: settings.Study, section: settings.Section | None):
         self.name, self.profile, self.study, self.settings = name, profile, study, section
         self.store, self.out = Store(study.store, study.workers, study.engine), REPORTS / profile
+        self.study = study.model_copy(update={"precision": precision.decide(self.store, study)})
         self.began = time.monotonic()
 
     def result(self, name: str) -> dict[str, Any]:

@@ -18,11 +18,18 @@ from lib.core import compute, progress
 from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.data.imageset import ImageSet
-from lib.diffusion import precision as probe
 from lib.diffusion import train as fit
 from lib.diffusion.autoencoder import PatchAutoencoder, refine
-from lib.diffusion.model import ClassTable, Design, Generator, GeneratorError, pixels
-from lib.diffusion.models import fingerprint, loaded
+from lib.diffusion.model import (
+    ClassTable,
+    Design,
+    Generator,
+    GeneratorError,
+    check_fits,
+    class_rows,
+    pixels,
+)
+from lib.diffusion.models import fingerprint, loaded, source
 from lib.diffusion.packed import pack, unpack
 from lib.diffusion.sample import Sampler, sample
 from lib.world.captions import article
@@ -44,24 +51,24 @@ def trained(store: Store, recipe: ArtifactSpec) -> FileWriters:
     def write(path: Path) -> None:
         wanted, state = recipe.settings, store.folder(recipe) / "fit"
         real = images.load(store.make(teacher))
-        how = fit.TrainConfig(**wanted["fit"], seed=recipe.seed)
+        config = fit.TrainConfig(**wanted["train"], seed=recipe.seed)
         generator = begin(wanted, real, recipe.seed).to(compute.device(wanted["device"]))
-        way, look = probe.learning(store, generator, how.batch), Look(state, len(real.classes))
         losses = fit.fit(
-            generator, examples(generator, real, wanted["flip"]), how, state, look, way
-        )
-        pack(
             generator,
-            path,
-            {"losses": losses, "keep": how.keep, "classes": real.classes, "fit": asdict(how)},
+            examples(generator, real, wanted["flip"]),
+            config,
+            state,
+            SampleSheet(state, len(real.classes)),
+            wanted["precision"],
         )
+        pack(generator, path, {"losses": losses, "classes": real.classes, "train": asdict(config)})
         shutil.rmtree(state, ignore_errors=True)
 
     return {"generator.safetensors": write}
 
 
 def opened(artifact: Artifact, device: str = "auto") -> tuple[Generator, dict]:
-    """The generator of an artifact, and its losses, one for each `keep` steps."""
+    """The generator of an artifact, and its losses, one per checkpoint."""
     return unpack(artifact.path("generator.safetensors"), compute.device(device))
 
 
@@ -69,21 +76,34 @@ def begin(wanted: dict, real: ImageSet, seed: int) -> Generator:
     """What training starts from: a text-to-image model whose words become a table of classes, or nothing."""
     if wanted["start"] == SCRATCH:
         return from_nothing(
-            real, wanted["space"], wanted["channels"], seed, min(200, wanted["fit"]["steps"])
+            real, wanted["space"], wanted["channels"], seed, min(200, wanted["train"]["max_train_steps"])
         )
     if wanted["space"] == "pixel":
         raise GeneratorError(
             "generation.space = 'pixel' needs generation.init_from = 'scratch': pretrained weights have latents"
         )
-    return with_classes(loaded(wanted["start"], wanted["revision"], wanted["device"]), real.classes)
+    start = loaded(wanted["start"], wanted["revision"], wanted["device"])
+    return (reordered if start.table is not None else with_classes)(start, real.classes)
+
+
+def reordered(prior: Generator, classes: Sequence[str]) -> Generator:
+    """A class-conditional generator whose table has the rows of these classes, matched by name."""
+    rows = class_rows(prior, classes)
+    table = ClassTable(len(classes), prior.tokens, prior.width, list(classes))
+    with torch.no_grad():
+        nothing = prior.table.config.classes
+        table.rows.weight.copy_(prior.table.rows.weight[[*rows, nothing]].float())
+    unet = type(prior.unet).from_config(prior.unet.config)
+    unet.load_state_dict(prior.unet.state_dict())
+    return Generator(unet, prior.scheduler, prior.vae, table=table)
 
 
 def with_classes(text: Generator, classes: tuple[str, ...]) -> Generator:
     """The same networks with a table in place of words; each class starts as what the text encoder says of its name."""
-    table = ClassTable(len(classes), text.tokens, text.width)
+    table = ClassTable(len(classes), text.tokens, text.width, list(classes))
     with torch.no_grad():
         said = text.text([f"a photo of {article(name)}" for name in classes])
-        rows = torch.cat([said, text.condition(text.nothing())])
+        rows = torch.cat([said, text.condition(text.unconditional())])
         table.rows.weight.copy_(rows.flatten(1).float())
     unet = type(text.unet).from_config(text.unet.config)
     unet.load_state_dict(text.unet.state_dict())
@@ -100,7 +120,15 @@ def from_nothing(
         level > 0 or len(channels) == 1 for level in range(len(channels))
     )  # none at the finest level
     return Generator.build(
-        Design(size, tuple(channels), attention, classes=len(real.classes)), vae, seed=seed
+        Design(
+            size,
+            tuple(channels),
+            attention,
+            classes=len(real.classes),
+            class_names=tuple(real.classes),
+        ),
+        vae,
+        seed=seed,
     )
 
 
@@ -130,7 +158,7 @@ def examples(generator: Generator, real: ImageSet, flip: bool, batch: int = 250)
     return fit.Examples(torch.stack(views).half().cpu(), torch.from_numpy(real.labels), weights)
 
 
-class Look:
+class SampleSheet:
     """Draws a sheet of samples at each checkpoint, a column a class, where an impatient eye finds it."""
 
     def __init__(self, folder: Path, classes: int):
@@ -154,18 +182,20 @@ def recipe(
     section, study, data: dict, start: str, revision: str = "", **teacher: ArtifactSpec
 ) -> ArtifactSpec:
     """The training that a section of the settings describes; `teacher` is real=recipe or published=recipe."""
+    if start != SCRATCH:
+        check_fits(source(start), data.get("source"))
     steps = section.generator_train_steps
     how = fit.TrainConfig(
         steps,
         section.generator_batch_size,
         section.generator_lr,
-        warmup=int(section.generator_lr_warmup * steps),
-        decay=section.generator_lr_decay,
-        ema=section.generator_ema_decay,
-        drop=section.generator_condition_dropout,
-        snr=section.generator_snr_gamma,
+        lr_warmup_steps=int(section.generator_lr_warmup * steps),
+        lr_decay=section.generator_lr_decay,
+        ema_decay=section.generator_ema_decay,
+        condition_dropout=section.generator_condition_dropout,
+        snr_gamma=section.generator_snr_gamma,
         weight_decay=section.generator_weight_decay,
-        keep=max(20, steps // 3),
+        checkpointing_steps=max(20, steps // 3),
     )
     how = {name: value for name, value in asdict(how).items() if name != "seed"}
     own = (
@@ -177,7 +207,8 @@ def recipe(
         {
             "start": start,
             "space": section.space,
-            "fit": how,
+            "train": how,
+            "precision": study.precision,
             "flip": data["flip"],
             "device": study.device,
         }

@@ -25,7 +25,6 @@ from lib.data import imageset as images
 from lib.data.checks import thumbnails
 from lib.data.imageset import ImageSet
 from lib.diffusion import conditional
-from lib.diffusion import precision as probe
 from lib.diffusion.inversion import (
     Inversion,
     InversionError,
@@ -37,7 +36,7 @@ from lib.diffusion.inversion import (
     validation,
 )
 from lib.diffusion.model import Generator
-from lib.diffusion.models import loaded
+from lib.diffusion.models import loaded_for
 from lib.diffusion.sample import Sampler, sample
 from lib.diffusion.sets import collected
 
@@ -147,20 +146,18 @@ def inverted(store: Store, recipe: ArtifactSpec) -> FileWriters:
 
 
 def generator_of(store: Store, recipe: ArtifactSpec) -> Generator:
-    """The generator of a recipe's settings, or its upstream one that was trained here, in what it runs fastest in."""
-    wanted, own = recipe.settings, recipe.inputs.get("generator")
-    return probe.tuned(
-        store,
-        _trained(store.make(own).folder, wanted["device"])
-        if own
-        else loaded(wanted["model"], wanted["revision"], wanted["device"], wanted.get("size", 0)),
-    )
+    """The generator of a recipe's settings, or its upstream one that was trained here."""
+    settings, trained_here = recipe.settings, recipe.inputs.get("generator")
+    if trained_here is None:
+        return loaded_for(settings)
+    folder = store.make(trained_here).folder
+    return _trained(folder, settings["device"], settings["precision"])
 
 
 @functools.lru_cache(maxsize=1)
-def _trained(folder: Path, device: str) -> Generator:
+def _trained(folder: Path, device: str, compute_in: str) -> Generator:
     """A generator that was trained here, loaded once in a process."""
-    return conditional.opened(Artifact(folder, {}), device)[0]
+    return conditional.opened(Artifact(folder, {}), device)[0].use(compute_in)
 
 
 class Place(NamedTuple):

@@ -19,7 +19,7 @@ import torch
 
 from lib.core import compute, progress
 from lib.data import imageset as images
-from lib.diffusion.model import Generator, pixels
+from lib.diffusion.model import Generator, class_rows, pixels
 
 PROBES = 8  # diffusion steps, evenly spread, at which a row's validation loss is taken, always with the same noise
 TRIES = 3  # restarts of a row whose loss is not a number, before it is given up
@@ -282,7 +282,7 @@ def losses(
     """Each row's mean square error (n,) float32 of the network's own output, noise or v."""
     latents, noise = (each.to(generator.device, generator.dtype) for each in (latents, noise))
     output = generator.predict(
-        generator.blend(latents, noise, t), t.to(generator.device), conditioning.to(generator.dtype)
+        generator.add_noise(latents, noise, t), t.to(generator.device), conditioning.to(generator.dtype)
     )
     return (output - generator.target(latents, noise, t)).float().square().mean((1, 2, 3))
 
@@ -460,7 +460,7 @@ def encoded(
 @torch.no_grad()
 def class_conditioning(generator: Generator, names: Sequence[str]) -> torch.Tensor:
     """The generator's own conditioning (classes, tokens, width) of each class: its row, or its bare name."""
-    rows = list(range(len(names)))
+    rows = class_rows(generator, names) if generator.table is not None else []
     return (
         generator.classes(rows) if generator.table is not None else generator.text(list(names))
     ).float()

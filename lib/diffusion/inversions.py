@@ -22,7 +22,8 @@ from lib.diffusion.embeddings import (
     planned,
 )
 from lib.diffusion.inversion import Inversion, Inverted
-from lib.diffusion.models import fingerprint
+from lib.diffusion.model import check_fits
+from lib.diffusion.models import fingerprint, source
 
 AGAIN = 2  # reconstructions of each measured image, from other noise: what an embedding leaves open
 STRIP = 7  # images on the way from one source to another
@@ -41,12 +42,15 @@ def recipes(
     if not inversion.num_embedded:
         return {}
     seed, labels = study.seed, labels[: inversion.num_embedded]
+    if inversion.model != conditional.SCRATCH:
+        check_fits(source(inversion.model), data.get("source"))
     scratch = inversion.model == conditional.SCRATCH
     model = {
         "model": inversion.model,
         "revision": inversion.revision,
         "print": "" if scratch else fingerprint(inversion.model),
         "device": study.device,
+        "precision": study.precision,
     } | ({"size": inversion.model_resolution} if inversion.model_resolution else {})
     frozen = {"generator": prior(inversion, study, data, real)} if scratch else {}
     learned = embeddings(

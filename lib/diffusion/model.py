@@ -7,9 +7,11 @@ inverted embedding made it. Stable Diffusion, the shipped model and a model trai
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +19,25 @@ import diffusers
 import numpy as np
 import torch
 import transformers
-from diffusers import ConfigMixin, DPMSolverMultistepScheduler, ModelMixin, UNet2DConditionModel
+from diffusers import (
+    ConfigMixin,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    ModelMixin,
+    UNet2DConditionModel,
+)
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from huggingface_hub.errors import StrictDataclassError
 from pydantic import BaseModel, Field
 from safetensors import SafetensorError
 from torch import nn
 
+from lib.core import precision
 from lib.diffusion import tokenizer as words
 from lib.diffusion.hub import INDEX, PARTS, GeneratorError, index_file
 
+CARD = "trained_on.json"  # beside the index: trained_on, classes, images_seen, flop
 SHIPPED = Path(__file__).parent / "pretrained" / "world"
 transformers.utils.logging.disable_progress_bar()  # of loading, which is over before anybody reads it
 
@@ -57,14 +68,16 @@ class Design:
     width: int = 128  # of the conditioning
     tokens: int = 4  # of the conditioning of a class; text has the tokenizer's length
     classes: int = 0  # rows of the class table; 0: conditioned on text
+    film: bool = False  # timestep and class scale and shift each residual block (FiLM)
     prediction: str = "v_prediction"  # or "epsilon"
+    class_names: tuple[str, ...] = ()
 
 
 class ClassTable(ModelMixin, ConfigMixin):
-    """Learned conditioning of each class; the last row stands for no class."""
+    """Learned conditioning of each class, with their names; the last row stands for no class."""
 
     @register_to_config
-    def __init__(self, classes: int, tokens: int, width: int):
+    def __init__(self, classes: int, tokens: int, width: int, names: list[str] | None = None):
         super().__init__()
         self.rows = nn.Embedding(classes + 1, tokens * width)
 
@@ -89,9 +102,8 @@ class Generator:
     @classmethod
     def load(cls, source: str | Path = SHIPPED, revision: str | None = None, device: torch.device | str = "cpu",
              dtype: torch.dtype | None = None) -> Generator:
-        """From a diffusers folder or hub id; half precision on a GPU, single elsewhere, unless `dtype` says."""
-        device = torch.device(device)
-        dtype = dtype or (torch.float16 if device.type == "cuda" else torch.float32)
+        """From a diffusers folder or hub id, in float32 unless `dtype` says."""
+        device, dtype = torch.device(device), dtype or torch.float32
         index = _index(source, revision)
         named = [name for name in PARTS if index[name][0]]
         return cls(**{name: _part(source, name, index[name], revision, dtype) for name in named}).to(device)
@@ -101,7 +113,8 @@ class Generator:
         """Untrained, from a design: in latent space with `vae`, in pixel space without."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            table = ClassTable(design.classes, design.tokens, design.width) if design.classes else None
+            names = list(design.class_names) or None
+            table = ClassTable(design.classes, design.tokens, design.width, names) if design.classes else None
             text = words.build_text_encoder(tokenizer, design.width, text_layers) if tokenizer is not None else None
             unet = _unet(design, vae)
         if (table is None) == (text is None):
@@ -179,7 +192,7 @@ class Generator:
 
     def encode(self, images: np.ndarray | torch.Tensor) -> torch.Tensor:
         """Images, uint8 (n, h, w, 3) or float (n, 3, h, w) in [-1, 1] -> scaled latents (n, c, h', w')."""
-        x = pixels(images).to(self.device, (self.vae or self.unet).dtype)  # the probe may have lowered the U-Net's alone
+        x = pixels(images).to(self.device, (self.vae or self.unet).dtype)  # `use` lowers the U-Net's alone
         if self.vae is None:
             return x
         mean = self.vae.encode(x).latent_dist.mode()
@@ -212,7 +225,7 @@ class Generator:
         raw = raw.to(self.device)
         return self.table(raw) if self.table is not None else self.text_encoder(raw)[0]
 
-    def nothing(self) -> torch.Tensor:
+    def unconditional(self) -> torch.Tensor:
         """What `condition` takes for no words or no class, one row; guidance pushes away from it."""
         if self.table is not None:
             return torch.tensor([self.table.config.classes])
@@ -224,28 +237,27 @@ class Generator:
         """The network's own output, noise or v, for noisy latents (n, c, h, w) at t (n,) or ()."""
         return self.unet(latents, t, encoder_hidden_states=conditioning, return_dict=False)[0]
 
-    def noise(self, latents: torch.Tensor, t: torch.Tensor, conditioning: torch.Tensor) -> torch.Tensor:
-        """The predicted noise, whichever of noise and v the network predicts."""
-        output = self.predict(latents, t, conditioning)
-        if self.prediction == "epsilon":
-            return output
-        signal, spread = self.levels(t)
-        return signal * output + spread * latents
-
-    def blend(self, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Latents with noise of step t (n,) in them."""
-        signal, spread = self.levels(t)
-        return signal * latents + spread * noise
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """Latents with noise of timestep t (n,)."""
+        return self.noise_scheduler.add_noise(latents, noise, t.to(latents.device))
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """What `predict` should return for `blend(latents, noise, t)`."""
-        signal, spread = self.levels(t)
-        return noise if self.prediction == "epsilon" else signal * noise - spread * latents
+        """What `predict` should return for `add_noise(latents, noise, t)`."""
+        if self.prediction == "epsilon":
+            return noise
+        return self.noise_scheduler.get_velocity(latents, noise, t.to(latents.device))
 
-    def levels(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Share of signal and of noise at steps t, (n, 1, 1, 1) each; their squares sum to one."""
-        kept = self.scheduler.alphas_cumprod.to(self.device)[t.to(self.device).reshape(-1)].view(-1, 1, 1, 1)
-        return kept.sqrt().to(self.dtype), (1 - kept).sqrt().to(self.dtype)
+    @functools.cached_property
+    def noise_scheduler(self) -> DDPMScheduler:
+        """The noise levels of training; most samplers' schedulers have no `get_velocity`."""
+        return DDPMScheduler.from_config(self.scheduler.config)
+
+    def use(self, compute_in: str) -> Generator:
+        """Sample in float32 or bfloat16 from now on; on a processor the latter is faster with plain attention."""
+        nn.Module.to(self.unet, precision.DTYPES[compute_in])  # diffusers' own `to` warns of layers that it has not
+        plain_attention = compute_in == "bfloat16" and self.device.type == "cpu"
+        self.unet.set_attn_processor(AttnProcessor() if plain_attention else AttnProcessor2_0())
+        return self
 
     @property
     def prediction(self) -> str:
@@ -254,6 +266,34 @@ class Generator:
         if kind not in ("epsilon", "v_prediction"):
             raise GeneratorError(f"the scheduler predicts {kind!r}; this project handles epsilon and v_prediction")
         return kind
+
+
+def class_rows(generator: Generator, classes: Sequence[str]) -> list[int]:
+    """The rows of a class table that stand for these classes, matched by name where it has names."""
+    names = generator.table.config.names
+    if names is None:
+        if generator.table.config.classes != len(classes):
+            raise GeneratorError(f"the generator knows {generator.table.config.classes} classes without names, the "
+                                 f"images have {len(classes)}: train one on them (`scratch`)")
+        return list(range(len(classes)))
+    known = {name.casefold(): row for row, name in enumerate(names)}
+    missing = [name for name in classes if name.casefold() not in known]
+    if missing:
+        raise GeneratorError(f"the generator was not trained on {', '.join(missing)}; it knows {', '.join(names)}. "
+                             "Rename the classes of the images, or train a generator on them (`scratch`)")
+    return [known[name.casefold()] for name in classes]
+
+
+def check_fits(model: str | Path, data_source: str | None) -> None:
+    """Refuse a generator that was trained on another kind of images; where no card says so, it cannot be known."""
+    card = Path(model) / CARD
+    if data_source is None or not card.is_file():
+        return
+    trained_on = json.loads(card.read_text(encoding="utf-8")).get("trained_on")
+    fits = {"world": data_source == "world", "photographs": data_source not in ("world", "digits")}
+    if not fits.get(trained_on, True):
+        raise GeneratorError(f"this generator was trained on {trained_on} and cannot stand for images of source "
+                             f"{data_source!r}: choose a model trained on such images, or `scratch` to train one.\n{card}")
 
 
 def pixels(images: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -279,6 +319,7 @@ def _unet(design: Design, vae) -> UNet2DConditionModel:
         block_out_channels=design.channels, down_block_types=down, up_block_types=up, layers_per_block=design.layers,
         cross_attention_dim=design.width, attention_head_dim=[max(1, c // 32) for c in design.channels],
         norm_num_groups=math.gcd(16, *design.channels),
+        resnet_time_scale_shift="scale_shift" if design.film else "default",
         addition_embed_type="text", addition_embed_type_num_heads=max(1, design.width // 32))  # words reach every level
 
 

@@ -13,12 +13,20 @@ from lib.diffusion.model import SHIPPED, Generator
 
 
 @functools.lru_cache(maxsize=2)
-def loaded(model: str, revision: str, device: str, size: int = 0) -> Generator:
+def loaded(model: str, revision: str, device: str, size: int = 0, compute_in: str = "float32") -> Generator:
     """The generator of a setting, at its own size or at `size` pixels a side."""
     found = Generator.load(source(model), revision or None, compute.device(device))
     if size:
         found.unet.register_to_config(sample_size=size * found.shape[1] // found.resolution)
-    return found
+    return found.use(compute_in)
+
+
+def loaded_for(settings: dict) -> Generator:
+    """The generator that an artifact's settings name, in its precision."""
+    size = settings.get("size", 0)
+    return loaded(
+        settings["model"], settings["revision"], settings["device"], size, settings["precision"]
+    )
 
 
 def source(model: str) -> str | Path:

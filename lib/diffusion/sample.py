@@ -163,7 +163,7 @@ def denoise(
     scheduler.set_timesteps(sampler.num_inference_steps, device=generator.device)
     noise, own = noise_of(seeds, generator.shape)
     latents = noise.to(generator.device, generator.dtype) * scheduler.init_noise_sigma
-    empty = generator.condition(generator.nothing())[0] if against is None else against
+    empty = generator.condition(generator.unconditional())[0] if against is None else against
     conditioning = conditioning.to(generator.device, generator.dtype)
     pair = torch.cat([empty.to(conditioning).expand_as(conditioning), conditioning])
     extra = (

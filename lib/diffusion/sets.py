@@ -18,9 +18,8 @@ from lib.data import imageset as images
 from lib.data import real as real_data
 from lib.data.imageset import ImageSet
 from lib.diffusion import conditional, prompts
-from lib.diffusion import precision as probe
-from lib.diffusion.model import Generator, GeneratorError
-from lib.diffusion.models import fingerprint, loaded
+from lib.diffusion.model import Generator, GeneratorError, check_fits
+from lib.diffusion.models import fingerprint, loaded_for, source
 from lib.diffusion.sample import Drawn, Sampler, sample
 
 PUBLISHED = "published"  # in place of a model: images that somebody else made
@@ -41,14 +40,7 @@ def prompted(store: Store, recipe: ArtifactSpec) -> FileWriters:
         )
         return said, said
 
-    return shards(
-        recipe,
-        lambda: probe.tuned(
-            store,
-            loaded(wanted["model"], wanted["revision"], wanted["device"], wanted.get("size", 0)),
-        ),
-        say,
-    )
+    return shards(recipe, lambda: loaded_for(wanted), say)
 
 
 @artifact("class-conditional-images")
@@ -63,7 +55,7 @@ def conditioned(store: Store, recipe: ArtifactSpec) -> FileWriters:
             raise GeneratorError(
                 f"the generator was trained on classes {facts['classes']}, not on {wanted['classes']}"
             )
-        return probe.tuned(store, made)
+        return made.use(wanted["precision"])
 
     def say(labels: np.ndarray, seeds: list[int]) -> tuple[torch.Tensor, list[str]]:
         return generator().classes(labels), [wanted["classes"][label] for label in labels]
@@ -148,6 +140,7 @@ def recipes(generation, study, data: dict, real: ArtifactSpec) -> dict[str, Arti
 
 def prompt_recipe(generation, study, data: dict, **changes) -> ArtifactSpec:
     """A prompted set; `changes` of prompt_template, guidance_scale or num_images are a point of a sweep."""
+    check_fits(source(generation.model), data.get("source"))
     said = changes.pop("prompt_template", generation.prompt_template)
     model = {
         "model": generation.model,
@@ -195,6 +188,7 @@ def shared(generation, study, data: dict, **changes) -> dict:
         "shard": 4 * generation.batch_size,
         "sampler": sampler | changes,
         "device": study.device,
+        "precision": study.precision,
     }
 
 
@@ -277,8 +271,8 @@ def taught(training: ArtifactSpec) -> str:
     start = "nothing" if wanted["start"] == conditional.SCRATCH else called(wanted["start"])
     kind = "published synthetic" if real_data.is_published(teacher) else "real training"
     return (
-        f"from {start} on {teacher.settings['count']:,} {kind} images for {wanted['fit']['steps']:,} steps of "
-        f"{wanted['fit']['batch']}"
+        f"from {start} on {teacher.settings['count']:,} {kind} images for {wanted['train']['max_train_steps']:,} steps of "
+        f"{wanted['train']['batch_size']}"
     )
 
 

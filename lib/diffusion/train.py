@@ -1,215 +1,288 @@
-"""Training a generator: one loop for the shipped model and for class-conditional diffusion, in latents or pixels.
+"""The one training loop of diffusion models: text or classes, latents or pixels, from scratch or not.
 
-Every step's draws come from a generator made from (seed, step), so a run that was stopped goes on as if nothing had
-been. The rate warms up, stays, and falls to zero over the last part; a resumed run may be given other `steps`. Under
-torchrun each process takes its part of the same batch: with one thread a process they wait for each other once a step,
-or once in several, and not once an operation, which is what two busy cores want.
+All random numbers of a step come from (seed, step), so a run that was stopped goes on as if nothing
+had been. Checkpoints carry a hash; a run whose loss is not a number stops and keeps the last good one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-from safetensors import safe_open
+from diffusers.training_utils import EMAModel, compute_snr
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lib.core import compute, progress
-from lib.diffusion import precision as probe
+from lib.core import compute, precision, progress
+from lib.diffusion.hub import GeneratorError
 from lib.diffusion.model import Generator
-from lib.diffusion.precision import Way
 
-STATE = "state.safetensors"
+KEPT_CHECKPOINTS = 2
+LISTS = ("weights", "average", "first", "second")  # first and second moments of AdamW
+
+
+class TrainingDiverged(GeneratorError):
+    """The loss is not a number any more; the message names the step and the last good checkpoint."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train."""
+    """How to train a generator."""
 
-    steps: int
-    batch: int = 128
-    rate: float = 1e-3
-    warmup: int = 200  # steps
-    decay: float = 0.3  # last share of the steps, over which the rate falls to zero
-    ema: float = 0.999  # the weights that are kept are an average over about 1 / (1 - ema) steps
-    drop: float = 0.1  # share of examples whose condition is hidden, so that guidance has something to push away from
-    late: float = 1.0  # above 1 more of the noisy diffusion steps are drawn, in which the layout is decided
-    snr: float = 0.0  # min-SNR weighting's gamma (Hang et al. 2023), 5 in the paper; 0: every step counts the same
+    max_train_steps: int
+    batch_size: int = 128
+    lr: float = 1e-3
+    lr_warmup_steps: int = 200
+    lr_decay: float = 0.3  # last share of the steps, over which the learning rate falls to zero
+    ema_decay: float = 0.999
+    condition_dropout: float = 0.1  # share of examples without their condition, for guidance
+    timestep_shift: float = 1.0  # above 1: more of the noisy timesteps, which decide the layout
+    snr_gamma: float = 0.0  # of min-SNR weighting (Hang et al. 2023); 0: none
     weight_decay: float = 0.01
     seed: int = 0
-    keep: int = 500  # steps between two checkpoints
-    meet: int = 1  # steps between two meetings of the processes, if several; 1 equals one process with the whole batch
+    checkpointing_steps: int = 500
 
 
 @dataclass(frozen=True)
 class Examples:
-    """What is learned: latents (views, n, c, h, w), e.g. an image and its mirror image, and what goes with each.
+    """Latents (views, n, c, h, w), e.g. an image and its mirror image, and the condition of each.
 
-    `raw` is what `Generator.condition` takes: labels (n,), or token ids of several captions an image (n, k, tokens).
-    `channels` (c,) and `places` (views, n, h, w) say how much each counts in the loss; all alike by default.
+    `conditions` is what `Generator.condition` takes: labels (n,), or token ids of several captions
+    per image (n, k, tokens). `channels` (c,) and `places` (views, n, h, w) weight the loss.
     """
 
     latents: torch.Tensor
-    raw: torch.Tensor
+    conditions: torch.Tensor
     channels: torch.Tensor | float = 1.0
     places: torch.Tensor | None = None
 
     def first(self, n: int) -> Examples:
-        """The first n, every place alike."""
-        return Examples(self.latents[:, :n], self.raw[:n], self.channels)
+        """The first n, all places weighted alike."""
+        return Examples(self.latents[:, :n], self.conditions[:n], self.channels)
 
-    def draw(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """n examples with replacement: latents (n, c, h, w), conditions (n,) or (n, tokens), weights of places (n, 1, h, w)."""
+    def batch(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """n examples with replacement: latents, conditions, weights of places (n, 1, h, w)."""
         index = torch.randint(self.latents.shape[1], (n,), generator=rng)
         view = torch.randint(self.latents.shape[0], (n,), generator=rng)
         latents = self.latents[view, index].float()
-        places = torch.ones(n, 1, 1, 1) if self.places is None else self.places[view, index].float()[:, None]
-        if self.raw.ndim == 1:
-            return latents, self.raw[index], places
-        caption = torch.randint(self.raw.shape[1], (n,), generator=rng)
-        return latents, self.raw[index, caption].long(), places
+        places = torch.ones(n, 1, 1, 1)
+        if self.places is not None:
+            places = self.places[view, index].float()[:, None]
+        if self.conditions.ndim == 1:
+            return latents, self.conditions[index], places
+        caption = torch.randint(self.conditions.shape[1], (n,), generator=rng)
+        return latents, self.conditions[index, caption].long(), places
 
 
-def fit(generator: Generator, examples: Examples, recipe: TrainConfig, folder: Path | None = None,
-        look: Callable[[int, Generator], None] | None = None, way: Way | None = None) -> list[float]:
-    """Train in place; afterwards the generator holds the averaged weights. Returns the mean loss of each `keep` steps.
+Callback = Callable[[int, Generator], None]
 
-    With a folder the run can be stopped at any moment and goes on from its last checkpoint. `look(step, generator)` is
-    called at each checkpoint with the averaged weights in place, to draw samples as it goes. `way` is what `probe.learning`
-    found to be fastest.
+
+def fit(generator: Generator, examples: Examples, config: TrainConfig, folder: Path | None = None,
+        callback: Callback | None = None, compute_in: str = "float32") -> list[float]:
+    """Train in place; afterwards the generator holds the averaged weights.
+
+    Returns the mean loss between checkpoints. With a folder, an interrupted run goes on from its
+    last checkpoint. `callback(step, generator)` is called at each, the averaged weights in place.
     """
-    way, weights = way or probe.candidates(generator.device, learning=True)[0], generator.learned()
-    optimiser = torch.optim.AdamW(weights, recipe.rate, betas=(0.9, 0.99), weight_decay=recipe.weight_decay, fused=True)
-    average = [w.detach().clone() for w in weights]
-    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    start, losses = resume(folder, weights, average, optimiser)
-    nothing, recent = generator.nothing()[0], []
-    _train_mode(generator, True)
-    with progress.track("fit generator", recipe.steps, start, quiet=rank > 0) as bar:
-        for step in range(start, recipe.steps):
-            rng = compute.generator(recipe.seed, "fit", step)
-            latents, raw, places = examples.draw(recipe.batch, rng)
-            raw[torch.rand(len(raw), generator=rng) < recipe.drop] = nothing
-            noise, t = torch.randn(latents.shape, generator=rng), steps_of(len(latents), generator, rng, recipe.late)
-            latents, raw, places, noise, t = (whole[rank::ranks] for whole in (latents, raw, places, noise, t))
-            latents, places, noise = (part.to(generator.device) for part in (latents, places, noise))
-
-            with probe.lowered(generator.device, way):
-                noisy = generator.blend(latents, noise, t)
-                output = generator.predict(noisy, t.to(noisy.device), generator.condition(raw))
-            error = ((output.float() - generator.target(latents, noise, t)).square() * places).mean((2, 3)) * examples.channels
-            loss = (error.mean(1) * weight_of(t, generator, recipe.snr)).mean()
-            loss.backward()
-
-            if recipe.meet == 1:
-                _mean_of_all([w.grad for w in weights], ranks)
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            for group in optimiser.param_groups:
-                group["lr"] = rate_of(step, recipe)
-            optimiser.step()
-            optimiser.zero_grad()
-            if recipe.meet > 1 and (step + 1) % recipe.meet == 0:
-                _mean_of_all(weights, ranks)
-            with torch.no_grad():  # early averages are short, or they would remember the random start
-                torch._foreach_lerp_(average, list(weights), 1 - min(recipe.ema, (1 + step) / (10 + step)))
-
-            recent.append(loss.item())
+    state = TrainState(generator, config, folder)
+    start, losses = state.resume()
+    recent = []
+    _set_training(generator, True)
+    with progress.track("train generator", config.max_train_steps, start) as bar:
+        for step in range(start, config.max_train_steps):
+            recent.append(_train_step(generator, examples, config, state, step, compute_in))
             bar.add(1, f"loss {recent[-1]:.3f}")
-            if (step + 1) % recipe.keep == 0 or step + 1 == recipe.steps:
+            last = step + 1 == config.max_train_steps
+            if last or (step + 1) % config.checkpointing_steps == 0:
                 losses.append(sum(recent) / len(recent))
                 recent = []
-                keep(folder if rank == 0 else None, step + 1, losses, weights, average, optimiser)
-                if ranks > 1:
-                    dist.barrier()  # none goes on from a state that is not written yet
-                if look is not None and rank == 0:
-                    _swap(weights, average)
-                    _train_mode(generator, False)
-                    look(step + 1, generator)
-                    _train_mode(generator, True)
-                    _swap(weights, average)
-    _swap(weights, average)
-    _train_mode(generator, False)
+                state.save(step + 1, losses)
+                if callback is not None:
+                    _call(callback, step + 1, generator, state.average)
+    state.average.copy_to(generator.learned())
+    _set_training(generator, False)
     return losses
 
 
-@torch.no_grad()
-def _mean_of_all(tensors, ranks: int) -> None:
-    """Every process's tensors become the mean of all: of gradients each step, or of weights now and then (local SGD)."""
-    if ranks > 1:
-        flat = torch.cat([tensor.flatten() for tensor in tensors]) / ranks
-        dist.all_reduce(flat)
-        for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+def _train_step(generator: Generator, examples: Examples, config: TrainConfig, state: TrainState,
+                step: int, compute_in: str) -> float:
+    """One optimiser step; returns the loss."""
+    rng, device = compute.generator(config.seed, "fit", step), generator.device
+    latents, conditions, places = examples.batch(config.batch_size, rng)
+    dropped = torch.rand(len(conditions), generator=rng) < config.condition_dropout
+    conditions[dropped] = generator.unconditional()[0]
+    noise = torch.randn(latents.shape, generator=rng)
+    timesteps = sample_timesteps(len(latents), generator, rng, config.timestep_shift).to(device)
+    latents, places, noise = (part.to(device) for part in (latents, places, noise))
+    with precision.autocast(device, compute_in):
+        noisy = generator.add_noise(latents, noise, timesteps)
+        output = generator.predict(noisy, timesteps, generator.condition(conditions))
+    error = (output.float() - generator.target(latents, noise, timesteps)).square() * places
+    error = (error.mean((2, 3)) * examples.channels).mean(1)
+    loss = (error * loss_weights(timesteps, generator, config.snr_gamma)).mean()
+    loss.backward()
+    state.update(step, loss)
+    return loss.item()
 
 
-def rate_of(step: int, recipe: TrainConfig) -> float:
-    """Warm-up, stay, then 1 - sqrt down to zero, the shape that lost least in published comparisons."""
-    falling = recipe.steps * (1 - recipe.decay)
-    down = 1 - max(0.0, (step - falling) / max(1.0, recipe.steps - falling)) ** 0.5
-    return recipe.rate * min(1.0, (step + 1) / max(1, recipe.warmup)) * down
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Warm-up, constant, then 1 - sqrt down to zero."""
+    falling = config.max_train_steps * (1 - config.lr_decay)
+    progressed = max(0.0, (step - falling) / max(1.0, config.max_train_steps - falling))
+    warmup = min(1.0, (step + 1) / max(1, config.lr_warmup_steps))
+    return config.lr * warmup * (1 - progressed**0.5)
 
 
-def steps_of(n: int, generator: Generator, rng: torch.Generator, late: float = 1.0) -> torch.Tensor:
-    """Diffusion steps (n,), one in each nth of their distribution: less noise in the loss than independent draws."""
-    spread = (torch.randperm(n, generator=rng) + torch.rand(n, generator=rng)) / n
-    return (spread ** (1 / late) * generator.scheduler.config.num_train_timesteps).long()
+def sample_timesteps(n: int, generator: Generator, rng: torch.Generator,
+                     shift: float = 1.0) -> torch.Tensor:
+    """Timesteps (n,), one in each nth of their distribution, which makes the loss less noisy."""
+    share = (torch.randperm(n, generator=rng) + torch.rand(n, generator=rng)) / n
+    return (share ** (1 / shift) * generator.scheduler.config.num_train_timesteps).long()
 
 
-def weight_of(t: torch.Tensor, generator: Generator, gamma: float) -> torch.Tensor:
-    """Min-SNR weights (n,) of the loss in the network's own output; ones where gamma is 0."""
-    kept = generator.scheduler.alphas_cumprod[t].to(generator.device)
+def loss_weights(timesteps: torch.Tensor, generator: Generator, gamma: float) -> torch.Tensor:
+    """Min-SNR weights (n,) for the network's own output; ones where gamma is 0."""
     if not gamma:
-        return torch.ones_like(kept)
-    snr = kept / (1 - kept)
+        return torch.ones(len(timesteps), device=timesteps.device)
+    snr = compute_snr(generator.scheduler, timesteps)
     return snr.clamp(max=gamma) / (snr if generator.prediction == "epsilon" else snr + 1)
 
 
-def keep(folder: Path | None, step: int, losses: list[float], weights, average, optimiser) -> None:
-    """Everything that the next step needs, in one file that appears at once or not at all."""
-    if folder is None:
-        return
-    moments = [optimiser.state[w] for w in weights]
-    lists = {"weights": [w.detach() for w in weights], "average": average,
-             "first": [m["exp_avg"] for m in moments], "second": [m["exp_avg_sq"] for m in moments]}
-    tensors = {f"{name}.{i}": tensor.contiguous() for name, many in lists.items() for i, tensor in enumerate(many)}
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{STATE}.partial"
-    save_file(tensors, partial, metadata={"step": str(step), "losses": json.dumps(losses)})
-    os.replace(partial, folder / STATE)
+class TrainState:
+    """Weights, their average and the optimiser, and the folder that keeps them."""
 
+    def __init__(self, generator: Generator, config: TrainConfig, folder: Path | None):
+        self.config, self.folder, self.weights = config, folder, generator.learned()
+        self.optimizer = torch.optim.AdamW(self.weights, config.lr, betas=(0.9, 0.99),
+                                           weight_decay=config.weight_decay, fused=True)
+        self.average = EMAModel(self.weights, decay=config.ema_decay, foreach=True)
 
-@torch.no_grad()
-def resume(folder: Path | None, weights, average, optimiser) -> tuple[int, list[float]]:
-    """Put the last checkpoint in place, if there is one; returns its step and losses."""
-    if folder is None or not (folder / STATE).is_file():
+    def update(self, step: int, loss: torch.Tensor) -> None:
+        """One step of the optimiser and of the average; refuses what is not a number."""
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise TrainingDiverged(self._diverged(step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, self.config)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.average.step(self.weights)
+
+    def _diverged(self, step: int) -> str:
+        """What to do."""
+        kept = checkpoints(self.folder)
+        where = (f"the last good checkpoint is {kept[-1].name}.\n{kept[-1]}" if kept else
+                 "no checkpoint was kept before it.")
+        return (f"training diverged: the loss is not a number at step {step + 1:,} with learning "
+                f"rate {self.config.lr:g}. Lower generator_lr; {where}")
+
+    def save(self, step: int, losses: list[float]) -> None:
+        """Everything the next step needs, in a file that appears at once or not at all."""
+        if self.folder is None:
+            return
+        moments = [self.optimizer.state[weight] for weight in self.weights]
+        lists = (self.weights, self.average.shadow_params,
+                 [moment["exp_avg"] for moment in moments],
+                 [moment["exp_avg_sq"] for moment in moments])
+        tensors = {f"{name}.{i}": tensor.detach().cpu().contiguous()
+                   for name, values in zip(LISTS, lists, strict=True)
+                   for i, tensor in enumerate(values)}
+        about = {"state": json.dumps({"step": step, "losses": losses})}
+        write_checkpoint(self.folder / f"checkpoint-{step:08}.safetensors", tensors, about)
+        for old in checkpoints(self.folder)[:-KEPT_CHECKPOINTS]:
+            old.with_suffix(".sha256").unlink(missing_ok=True)
+            old.unlink()
+
+    def resume(self) -> tuple[int, list[float]]:
+        """Load the newest whole checkpoint; returns its step and losses."""
+        for path in reversed(checkpoints(self.folder)):
+            if is_whole(path):
+                return self._load(path)
+            progress.say(f"checkpoint {path.name} is damaged and passed over: {path}")
         return 0, []
-    with safe_open(folder / STATE, "pt") as state:
-        about = state.metadata()
-        for i, (weight, mean) in enumerate(zip(weights, average, strict=True)):
-            weight.copy_(state.get_tensor(f"weights.{i}"))
-            mean.copy_(state.get_tensor(f"average.{i}"))
-            optimiser.state[weight] = {"step": torch.tensor(float(about["step"]), device=weight.device),
-                                       "exp_avg": state.get_tensor(f"first.{i}").to(weight.device),
-                                       "exp_avg_sq": state.get_tensor(f"second.{i}").to(weight.device)}
-    return int(about["step"]), json.loads(about["losses"])
+
+    @torch.no_grad()
+    def _load(self, path: Path) -> tuple[int, list[float]]:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["state"])
+            for i, weight in enumerate(self.weights):
+                value, average, first, second = (
+                    file.get_tensor(f"{name}.{i}").to(weight.device) for name in LISTS)
+                weight.copy_(value)
+                self.average.shadow_params[i].copy_(average)
+                self.optimizer.state[weight] = {
+                    "step": torch.tensor(float(about["step"]), device=weight.device),
+                    "exp_avg": first, "exp_avg_sq": second}
+        self.average.optimization_step = about["step"]
+        return about["step"], about["losses"]
 
 
-def _train_mode(generator: Generator, on: bool) -> None:
-    """Gradients and training mode for what is learned; the autoencoder stays as it is."""
+def checkpoints(folder: Path | None) -> list[Path]:
+    """Of a run, oldest first."""
+    return sorted(folder.glob("checkpoint-*.safetensors")) if folder is not None else []
+
+
+def write_checkpoint(path: Path, tensors: dict[str, torch.Tensor], about: dict[str, str]) -> None:
+    """The file and, before it, its hash; both are on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, hashed = path.with_suffix(".partial"), path.with_suffix(".sha256")
+    try:
+        save_file(tensors, partial, about)
+        hashed.write_text(_sha256(partial), encoding="utf-8")
+        for file in (partial, hashed):
+            _to_disk(file)
+        os.replace(partial, path)
+        _to_disk(path.parent)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        if not path.exists():
+            hashed.unlink(missing_ok=True)
+        raise GeneratorError(
+            f"a checkpoint cannot be written: {error}. Make room and give the same command again: "
+            f"training goes on from the checkpoint before it.\n{path}") from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint has the hash that was written with it."""
+    try:
+        return path.with_suffix(".sha256").read_text(encoding="utf-8") == _sha256(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or folder survives a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _call(callback: Callback, step: int, generator: Generator, average: EMAModel) -> None:
+    """The callback, with the averaged weights in place for its duration."""
+    weights = generator.learned()
+    average.store(weights)
+    average.copy_to(weights)
+    _set_training(generator, False)
+    callback(step, generator)
+    _set_training(generator, True)
+    average.restore(weights)
+
+
+def _set_training(generator: Generator, on: bool) -> None:
+    """Gradients and training mode for what is trained; the autoencoder stays as it is."""
     for name, part in generator.parts().items():
         if name != "vae":
             part.train(on).requires_grad_(on)
-
-
-@torch.no_grad()
-def _swap(weights, average) -> None:
-    """Exchange the weights in use and their average."""
-    for weight, mean in zip(weights, average, strict=True):
-        kept = weight.clone()
-        weight.copy_(mean)
-        mean.copy_(kept)

@@ -36,7 +36,6 @@ from lib.data.imageset import ImageSet
 from lib.data.source import SourceError, SourceOptions, open_source
 from lib.diffusion import conditional, sample
 from lib.diffusion import inversion as invert
-from lib.diffusion import precision as probe
 from lib.diffusion import train as learning
 from lib.diffusion.model import ClassTable, Generator, to_uint8
 from lib.diffusion.models import loaded
@@ -229,8 +228,7 @@ class Bench:
         made, scale = self.generator(**of)
         own, batch = with_table(made), batch if scale == 1 else 1
         examples = learning.Examples(torch.randn(1, BATCH, *own.shape), torch.arange(BATCH) % CLASSES)
-        way = probe.learning(self.store, own, batch)
-        return lambda n: learning.fit(own, examples, learning.ArtifactSpec(n, batch, 1e-6), way=way), batch, scale
+        return lambda n: learning.fit(own, examples, learning.TrainConfig(n, batch, 1e-6)), batch, scale
 
     # --- classifiers --------------------------------------------------------------------------------------------------
 
@@ -294,10 +292,10 @@ def generator(store: Store, details: str, device: str) -> tuple[Generator, float
     where, of = compute.device(device), json.loads(details)
     model, size = of["model"], of["size"]
     if model == conditional.SCRATCH:
-        made = conditional.begin(of | {"start": model, "fit": {"steps": 1}}, made_up(size, 4 * PICTURES), 0)
-        return probe.tuned(store, made.to(where)), 1.0
+        made = conditional.begin(of | {"start": model, "train": {"max_train_steps": 1}}, made_up(size, 4 * PICTURES), 0)
+        return made.to(where), 1.0
     if fetch.here(model, of["revision"]):
-        return probe.tuned(store, loaded(model, of["revision"], device, size)), 1.0
+        return loaded(model, of["revision"], device, size), 1.0
     if not SD1.fullmatch(model):
         raise Unknown(f"what {model} costs cannot be said before `make fetch`")
     times, size = 1 if where.type == "cuda" else NARROWER, size or 512

@@ -145,12 +145,12 @@ def identified(recipe: ArtifactSpec, classes: int) -> Units:
 
 def learnt(recipe: ArtifactSpec, classes: int) -> Units:
     """The training of a generator, with its looks at a sheet of samples."""
-    how, (real,) = recipe.settings["fit"], recipe.inputs.values()
+    how, (real,) = recipe.settings["train"], recipe.inputs.values()
     of = model(ArtifactSpec("", {}, {"generator": recipe}))
     return Counter({
-        unit("learn", **of, batch=how["batch"]): how["steps"] * how["batch"],
+        unit("learn", **of, batch=how["batch_size"]): how["max_train_steps"] * how["batch_size"],
         unit("encode", **of): count(real) * (1 + recipe.settings["flip"]),
-        unit("predict noise", **of, batch=64): 8 * 2 * classes * -(-how["steps"] // how["keep"])})
+        unit("predict noise", **of, batch=64): 8 * 2 * classes * -(-how["max_train_steps"] // how["checkpointing_steps"])})
 
 
 def fitted(recipe: ArtifactSpec, classes: int) -> Units:

@@ -32,7 +32,7 @@ and {hard:,} more of {hardest}; seeds from {first_seed:,} on.
 Each comes with its mirror image and five sayings: its caption twice, a short caption, two prompt recipes. No `photo` scene, the
 study's real domain, was seen.
 
-## ArtifactSpec and cost
+## Training and cost
 
 U-Net and text encoder together: AdamW, v-prediction, cosine schedule, {drop:.0%} of captions hidden, averaged weights.
 {stages}
@@ -59,11 +59,11 @@ def card(folder: Path, figures: dict) -> str:
     refine, stages = facts["refine"], facts["stages"]
     return CARD.format(
         **{name: facts[name] for name in ("scenes", "hard", "first_seed")}, hardest=hardest(),
-        drop=stages[0]["recipe"]["drop"], stages="\n".join(f"- {stage(one)}" for one in stages), components=components,
-        tokens=tokens, images=sum(one["steps"] * one["recipe"]["batch"] for one in stages),
+        drop=stages[0]["config"]["condition_dropout"], stages="\n".join(f"- {stage(one)}" for one in stages), components=components,
+        tokens=tokens, images=sum(one["steps"] * one["config"]["batch_size"] for one in stages),
         minutes=sum(one["seconds"] for one in stages) / 60,
         size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6,
-        refine_steps=refine["steps"], refine_batch=refine["batch"], measured=measured(figures))
+        refine_steps=refine["max_train_steps"], refine_batch=refine["batch_size"], measured=measured(figures))
 
 
 def hardest() -> str:
@@ -73,18 +73,18 @@ def hardest() -> str:
 
 def stage(one: dict) -> str:
     """One part of the training."""
-    recipe, legs = one["recipe"], ", ".join(f"{leg:,}" for leg in one["legs"])
+    config, legs = one["config"], ", ".join(f"{leg:,}" for leg in one["legs"])
     seen = "all scenes, the object counting for more, its outline for most" if one["focus"] else "the first scenes"
-    said = (f"{one['steps']:,} steps of {recipe['batch']} images, {seen}: rate {recipe['rate']:g}, falling over the last "
-            f"{recipe['decay']:.0%} of the way to zero at each of the steps {legs}; average of weights {recipe['ema']:g}; "
-            f"noise levels u^(1/{recipe['late']:g}) of even u; {one['seconds'] / 60:.0f} minutes on {one['on']}, {shared(one)}")
+    said = (f"{one['steps']:,} steps of {config['batch_size']} images, {seen}: rate {config['lr']:g}, falling over the last "
+            f"{config['lr_decay']:.0%} of the way to zero at each of the steps {legs}; average of weights {config['ema_decay']:g}; "
+            f"noise levels u^(1/{config['timestep_shift']:g}) of even u; {one['seconds'] / 60:.0f} minutes on {one['on']}, {shared(one)}")
     return textwrap.fill(said, 125, subsequent_indent="  ")
 
 
 def shared(one: dict) -> str:
     """How many processes shared the batches."""
-    many = f"in {one['processes']} processes that share each batch, their weights averaged every {one['recipe']['meet']} steps"
-    return many if one["processes"] > 1 else "in one process"
+    many = f"in {one['processes']} processes that share each batch, their weights averaged every {one['config']['meet']} steps"
+    return many if one.get("processes", 1) > 1 else "in one process"
 
 
 def measured(figures: dict) -> str:

@@ -1,16 +1,13 @@
 """The shipped model from nothing: render web scenes, fit the autoencoder, train on captions, measure, freeze.
 
-`make pretrained` runs this. It can be stopped at any moment and goes on where it was; samples lie beside its state.
-On processors two processes share every batch of the U-Net (see fit.py), which busy cores finish sooner than two threads.
+`make pretrained MODEL=world` runs this. It can be stopped at any moment and goes on where it was; samples lie beside its state.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,17 +16,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-import torch.distributed as dist
 from transformers import CLIPTokenizer
 
 from lib import world
 from lib.core import compute, progress
 from lib.core.paths import PARAMS, ROOT
-from lib.core.store import Store
-from lib.diffusion import precision as probe
 from lib.diffusion import prompts
 from lib.diffusion.autoencoder import PatchAutoencoder, refine
-from lib.diffusion.model import SHIPPED, Design, Generator, pixels
+from lib.diffusion.model import CARD, SHIPPED, Design, Generator, pixels
 from lib.diffusion.sample import sample
 from lib.diffusion.tokenizer import build_tokenizer, tokenize
 from lib.diffusion.train import Examples, TrainConfig, fit
@@ -54,29 +48,26 @@ class Stage:
 
 def pretrain(folder: Path, scenes: int, hard: int, stages: Sequence[Stage], refining: TrainConfig, device: torch.device,
              workers: int) -> Generator:
-    """All steps in order; each leaves what it made in the folder, and of several processes one makes it."""
-    first = not dist.is_initialized() or dist.get_rank() == 0
-    if first:
-        pool.render(folder / "web", pool.FIRST, scenes, Design.resolution, workers)
-        pool.render(folder / "hard", pool.FIRST + scenes, hard, Design.resolution, workers, pool.HARD)
-        autoencoder(folder / "vae", pool.load(folder / "web", scenes).images, refining, device)
-        words(folder / "tokenizer", sayings(pool.load(folder / "web", scenes)))
-    if dist.is_initialized():
-        dist.barrier()
+    """All steps in order; each leaves what it made in the folder."""
+    pool.render(folder / "web", pool.FIRST, scenes, Design.resolution, workers)
+    pool.render(folder / "hard", pool.FIRST + scenes, hard, Design.resolution, workers, pool.HARD)
+    autoencoder(folder / "vae", pool.load(folder / "web", scenes).images, refining, device)
+    words(folder / "tokenizer", sayings(pool.load(folder / "web", scenes)))
     vae, tokenizer = PatchAutoencoder.from_pretrained(folder / "vae"), CLIPTokenizer.from_pretrained(folder / "tokenizer")
     generator = Generator.build(Design(), vae, tokenizer, seed=stages[0].legs[0].seed).to(device)
     every = examples(generator, pool.load(folder / "web", scenes) + pool.load(folder / "hard", hard))
     plain, told = every.first(scenes), []
-    way = probe.learning(Store(folder.resolve()), generator, stages[0].legs[0].batch)
     for k, stage in enumerate(stages):
         log = Log(folder / f"stage-{k}")
         for leg in stage.legs:  # what is behind is seen from the state and costs nothing
-            losses = fit(generator, every if stage.focus else plain, leg, folder / f"stage-{k}", log, way)
-        told.append({"legs": [leg.steps for leg in stage.legs], "focus": stage.focus, "recipe": asdict(stage.legs[-1]),
+            losses = fit(generator, every if stage.focus else plain, leg, folder / f"stage-{k}", log)
+        told.append({"legs": [leg.max_train_steps for leg in stage.legs], "focus": stage.focus, "config": asdict(stage.legs[-1]),
                      "losses": losses} | log.read())
-    if first:
-        facts = {"scenes": scenes, "hard": hard, "first_seed": pool.FIRST, "refine": asdict(refining), "stages": told}
-        (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    facts = {"scenes": scenes, "hard": hard, "first_seed": pool.FIRST, "refine": asdict(refining), "stages": told}
+    (folder / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    seen = sum(one["steps"] * one["config"]["batch_size"] for one in told)
+    card = {"trained_on": "world", "classes": list(world.CLASSES), "images_seen": seen, "flop": None}
+    (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     return generator
 
 
@@ -105,8 +96,7 @@ class Log:
 
     def __call__(self, step: int, generator: Generator) -> None:
         now = time.monotonic()
-        log = {"steps": step, "seconds": round(self.read().get("seconds", 0) + now - self.last), "on": compute.describe(),
-               "processes": dist.get_world_size() if dist.is_initialized() else 1}
+        log = {"steps": step, "seconds": round(self.read().get("seconds", 0) + now - self.last), "on": compute.describe()}
         self.path.write_text(json.dumps(log) + "\n", encoding="utf-8")
         sheet(generator, self.path.parent / f"step-{step:06}.png")
         self.last = now
@@ -144,7 +134,7 @@ def autoencoder(folder: Path, images: torch.Tensor, how: TrainConfig, device: to
     vae = PatchAutoencoder()
     share = vae.fit_patches(pixels(images[:4000]))
     progress.say(f"patch components keep {share:.1%} of the variance")
-    refine(vae.to(device), images, how.steps, how.batch, how.rate, how.seed)
+    refine(vae.to(device), images, how.max_train_steps, how.batch_size, how.lr, how.seed)
     vae.cpu().save_pretrained(folder)
 
 
@@ -168,13 +158,6 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
     return np.concatenate([np.concatenate(list(row), 1) for row in np.split(images, len(images) // columns)], 0)
 
 
-def together(processes: int, argv: Sequence[str]) -> None:
-    """Begin again as several processes of one thread each; what they made so far is where it was. Does not return."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "lib.tools.pretrain"]
-    os.execv(sys.executable, [sys.executable, *words, *argv])
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """`python -m lib.tools.pretrain --help`."""
     ask = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -188,23 +171,18 @@ def main(argv: Sequence[str] | None = None) -> None:
                      help="the same of a second stage, with the hard scenes, in which objects count for more")
     ask.add_argument("--refine", type=int, default=2000, help="steps of the decoder's refinement, 64 pictures each")
     ask.add_argument("--device", default="auto")
-    ask.add_argument("--processes", type=int, default=2, help="that share every batch, on processors")
     ask.add_argument("--workers", type=int, default=2, help="processes that render")
     given = ask.parse_args(argv)
-    how = TrainConfig(0, batch=64, rate=1e-3, decay=0.5, ema=0.998, late=1.5, keep=200, meet=8)
-    focused = replace(how, rate=8e-4, keep=250, seed=1)
-    stages = [Stage(tuple(replace(how, steps=steps) for steps in given.steps)),
-              Stage(tuple(replace(focused, steps=steps) for steps in given.focused), focus=True)]
-    refining = TrainConfig(given.refine, batch=64, rate=2e-3)
+    how = TrainConfig(0, batch_size=64, lr=1e-3, lr_decay=0.5, ema_decay=0.998, timestep_shift=1.5, checkpointing_steps=200)
+    focused = replace(how, lr=8e-4, checkpointing_steps=250, seed=1)
+    stages = [Stage(tuple(replace(how, max_train_steps=steps) for steps in given.steps)),
+              Stage(tuple(replace(focused, max_train_steps=steps) for steps in given.focused), focus=True)]
+    refining = TrainConfig(given.refine, batch_size=64, lr=2e-3)
     device = compute.device(given.device)
-    if "RANK" not in os.environ and device.type == "cpu" and given.processes > 1:
-        together(given.processes, sys.argv[1:] if argv is None else argv)
-    if "RANK" in os.environ:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     generator = pretrain(given.folder, given.scenes, given.hard, stages, refining, device, given.workers)
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        generator.to("cpu").save(given.out, half=True)
-        shutil.copy(given.folder / "training.json", given.out)
+    generator.to("cpu").save(given.out, half=True)
+    for name in ("training.json", CARD):
+        shutil.copy(given.folder / name, given.out)
 
 
 if __name__ == "__main__":

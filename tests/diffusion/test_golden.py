@@ -20,7 +20,15 @@ def trained():
     generator = tiny.of_classes()
     labels = torch.arange(32) % 2
     images = torch.ones(1, 32, 3, 8, 8) * (1.6 * labels - 0.8)[None, :, None, None, None]
-    config = TrainConfig(steps=12, batch=8, rate=2e-3, warmup=4, keep=6, ema=0.9, snr=5.0)
+    config = TrainConfig(
+        max_train_steps=12,
+        batch_size=8,
+        lr=2e-3,
+        lr_warmup_steps=4,
+        checkpointing_steps=6,
+        ema_decay=0.9,
+        snr_gamma=5.0,
+    )
     fit(generator, Examples(images, labels), config)
     return generator
 

@@ -507,7 +507,7 @@ def study(tmp_path_factory):
         )
         for split in ("train", "test")
     }
-    shared = {"model": str(folder / "model"), "revision": "", "device": "cpu", "print": ""}
+    shared = {"model": str(folder / "model"), "revision": "", "device": "cpu", "print": "", "precision": "float32"}
     about = shared | {"count": 5, "shard": 2, "inversion": vars(Inversion(2, 2, num_validations=1))}
     return Store(folder / "store"), real, about, shared
 
@@ -632,7 +632,7 @@ def test_the_loss_is_the_trainings_own(made, latents):
     conditioning = class_conditioning(made, NAMES)[LABELS]
     kept = made.scheduler.alphas_cumprod[437].double()
     with torch.no_grad():
-        output = made.predict(made.blend(latents.double(), noise, t), t, conditioning.double())
+        output = made.predict(made.add_noise(latents.double(), noise, t), t, conditioning.double())
         expected = (
             (output - kept.sqrt() * noise + (1 - kept).sqrt() * latents)
             .square()

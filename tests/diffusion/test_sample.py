@@ -84,7 +84,7 @@ def test_noise_is_the_seeds():
 def test_guidance_can_push_away_from_any_embedding(made):
     prompt, other = made.text(["a red cube"]), made.text(["a blue sphere"])
     usual = denoise(made, prompt, [0], FAST)
-    assert torch.equal(usual, denoise(made, prompt, [0], FAST, made.condition(made.nothing())[0]))
+    assert torch.equal(usual, denoise(made, prompt, [0], FAST, made.condition(made.unconditional())[0]))
     assert not torch.allclose(usual, denoise(made, prompt, [0], FAST, other[0]), atol=1e-3)
 
 

@@ -186,7 +186,7 @@ def test_the_table_starts_as_the_words(world):
     said = words.text(["a photo of a sphere", "a photo of an octahedron"])
     assert np.allclose(with_table.classes([0, 1]).detach(), said.detach(), atol=1e-6)
     assert np.allclose(
-        with_table.condition(with_table.nothing()).detach(), words.text([""]).detach(), atol=1e-6
+        with_table.condition(with_table.unconditional()).detach(), words.text([""]).detach(), atol=1e-6
     )
 
 

@@ -51,7 +51,7 @@ def test_the_abstract_of_many_arms_and_long_names_still_fits():
 
 def test_the_legend_says_what_each_set_is():
     made = {"cd": ArtifactSpec("class-conditional-images", inputs={"generator": ArtifactSpec(
-        "class-conditional-model", {"start": "shipped", "fit": {"steps": 9, "batch": 4}},
+        "class-conditional-model", {"start": "shipped", "train": {"max_train_steps": 9, "batch_size": 4}},
         {"real": ArtifactSpec("real-images", {"count": 70})})})}
     assert summary.legend(made, DATA) == (
         "real: 3,000 real training images. cd knows classes instead of words; its generator was trained from the shipped model "

@@ -104,7 +104,7 @@ def published(generator: Generator, drawn: np.ndarray, updates: int, batch: int)
             torch.randint(0, 1000, (batch,), generator=draws),
         )
         conditioning = table(one_hot[rows]).view(batch, TOKENS, -1)
-        output = generator.predict(generator.blend(latents, noise, t), t, conditioning)
+        output = generator.predict(generator.add_noise(latents, noise, t), t, conditioning)
         F.mse_loss(output, generator.target(latents, noise, t)).backward()
         optimiser.step()
         optimiser.zero_grad()
