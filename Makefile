@@ -4,6 +4,7 @@ PYTHON  ?= python3
 PY      ?= .venv/bin/python
 NOTEBOOK ?= notebooks
 LAB     ?=
+MODEL   ?= world
 EXTRAS  ?=
 PROFILES := $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml))))
 ifneq ($(filter $(PROFILE),$(PROFILES)),$(strip $(PROFILE)))
@@ -64,9 +65,9 @@ status: $(READY) ## what is fresh and what is not, and why
 plan: $(READY) ## what PROFILE would make, how long it takes here, disk, and what is missing; makes nothing
 	@$(PY) -m lib.plan --profile $(PROFILE)
 
-pretrained: $(READY) ## train the text-to-image model on rendered web scenes from nothing (hours; resumes)
-	@$(PY) -m lib.tools.pretrain
-	@$(PY) -m lib.tools.quality
+pretrained: $(READY) ## train a shipped model again from nothing (MODEL=world or sd32; hours; resumes)
+	@$(if $(filter sd32,$(MODEL)),$(PY) -m lib.tools.pretrain_sd32 $(if $(DATA),--data "$(DATA)"),$(PY) -m lib.tools.pretrain)
+	@$(if $(filter sd32,$(MODEL)),:,$(PY) -m lib.tools.quality)
 
 fetch: $(READY) ## download what PROFILE needs (models, data sets), resumable, hashes checked
 	@$(PY) -m lib.core.fetch --profile $(PROFILE)
