@@ -12,7 +12,6 @@ import pandas as pd
 
 from lib.data.imageset import ImageSet
 
-
 BLOCK = 2**24  # distances at once
 
 
