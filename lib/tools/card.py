@@ -54,16 +54,27 @@ walls, is mostly ignored.
 def card(folder: Path, figures: dict) -> str:
     """The text of README.md for a model folder with its `training.json`, and the figures of lib.tools.quality."""
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    components = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))["latent_channels"]
-    tokens = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))["max_position_embeddings"]
+    components = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))[
+        "latent_channels"
+    ]
+    tokens = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))[
+        "max_position_embeddings"
+    ]
     refine, stages = facts["refine"], facts["stages"]
     return CARD.format(
-        **{name: facts[name] for name in ("scenes", "hard", "first_seed")}, hardest=hardest(),
-        drop=stages[0]["config"]["condition_dropout"], stages="\n".join(f"- {stage(one)}" for one in stages), components=components,
-        tokens=tokens, images=sum(one["steps"] * one["config"]["batch_size"] for one in stages),
+        **{name: facts[name] for name in ("scenes", "hard", "first_seed")},
+        hardest=hardest(),
+        drop=stages[0]["config"]["condition_dropout"],
+        stages="\n".join(f"- {stage(one)}" for one in stages),
+        components=components,
+        tokens=tokens,
+        images=sum(one["steps"] * one["config"]["batch_size"] for one in stages),
         minutes=sum(one["seconds"] for one in stages) / 60,
         size=sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6,
-        refine_steps=refine["max_train_steps"], refine_batch=refine["batch_size"], measured=measured(figures))
+        refine_steps=refine["max_train_steps"],
+        refine_batch=refine["batch_size"],
+        measured=measured(figures),
+    )
 
 
 def hardest() -> str:
@@ -74,10 +85,16 @@ def hardest() -> str:
 def stage(one: dict) -> str:
     """One part of the training."""
     config, legs = one["config"], ", ".join(f"{leg:,}" for leg in one["legs"])
-    seen = "all scenes, the object counting for more, its outline for most" if one["focus"] else "the first scenes"
-    said = (f"{one['steps']:,} steps of {config['batch_size']} images, {seen}: rate {config['lr']:g}, falling over the last "
-            f"{config['lr_decay']:.0%} of the way to zero at each of the steps {legs}; average of weights {config['ema_decay']:g}; "
-            f"noise levels u^(1/{config['timestep_shift']:g}) of even u; {one['seconds'] / 60:.0f} minutes on {one['on']}, {shared(one)}")
+    seen = (
+        "all scenes, the object counting for more, its outline for most"
+        if one["focus"]
+        else "the first scenes"
+    )
+    said = (
+        f"{one['steps']:,} steps of {config['batch_size']} images, {seen}: rate {config['lr']:g}, falling over the last "
+        f"{config['lr_decay']:.0%} of the way to zero at each of the steps {legs}; average of weights {config['ema_decay']:g}; "
+        f"noise levels u^(1/{config['timestep_shift']:g}) of even u; {one['seconds'] / 60:.0f} minutes on {one['on']}, {shared(one)}"
+    )
     return textwrap.fill(said, 125, subsequent_indent="  ")
 
 
@@ -92,27 +109,42 @@ def measured(figures: dict) -> str:
     classes = figures["classes"]
     rows = {"photo scenes (real)": figures["photo"], "web scenes (real)": figures["web"]}
     rows |= {f"prompted, guidance {guidance}": one for guidance, one in figures["prompted"].items()}
-    lines = [f"What a classifier trained on {figures['judge_trained_on']:,} `photo` scenes recognises, in % "
-             "(`a photo of a ...`, 16 steps of DPM-Solver++; all with Wilson's 95 % interval and n):", "",
-             f"| | all | {' | '.join(classes)} |", "|---|" + "---|" * (len(classes) + 1)]
+    lines = [
+        f"What a classifier trained on {figures['judge_trained_on']:,} `photo` scenes recognises, in % "
+        "(`a photo of a ...`, 16 steps of DPM-Solver++; all with Wilson's 95 % interval and n):",
+        "",
+        f"| | all | {' | '.join(classes)} |",
+        "|---|" + "---|" * (len(classes) + 1),
+    ]
     for name, row in rows.items():
         shares = " | ".join(f"{100 * one['mean']:.0f}" for one in row["classes"])
         lines.append(f"| {name} | {between(row['all'])} | {shares} |")
-    lines += ["", f"Sampling on {figures['machine']}, batch 64, with guidance at all steps: {figures['images_per_second']} "
-                  "images/s, the best of three times."]
+    lines += [
+        "",
+        f"Sampling on {figures['machine']}, batch 64, with guidance at all steps: {figures['images_per_second']} "
+        "images/s, the best of three times.",
+    ]
     lines.append(weakest(figures))
     for style in ("web", "photo"):
         one = figures[f"reconstruction_{style}"]
-        lines.append(f"Autoencoder on 500 unseen {style} scenes: {one['psnr_db']} dB; steps across block borders are "
-                     f"{one['edges_after']} of those elsewhere ({one['edges_before']} before).")
+        lines.append(
+            f"Autoencoder on 500 unseen {style} scenes: {one['psnr_db']} dB; steps across block borders are "
+            f"{one['edges_after']} of those elsewhere ({one['edges_before']} before)."
+        )
     return "\n".join(lines)
 
 
 def weakest(figures: dict) -> str:
     """The classes that the judge recognises least at the strongest guidance."""
     guidance, one = list(figures["prompted"].items())[-1]
-    worst = sorted(zip(one["classes"], figures["classes"], strict=True), key=lambda pair: pair[0]["mean"])[:2]
-    return f"Weakest at guidance {guidance}: " + ", ".join(f"{name} {between(share)}" for share, name in worst) + "."
+    worst = sorted(
+        zip(one["classes"], figures["classes"], strict=True), key=lambda pair: pair[0]["mean"]
+    )[:2]
+    return (
+        f"Weakest at guidance {guidance}: "
+        + ", ".join(f"{name} {between(share)}" for share, name in worst)
+        + "."
+    )
 
 
 def between(share: dict) -> str:

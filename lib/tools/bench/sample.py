@@ -69,7 +69,7 @@ def ours(warm: list[str]):
         tuple(generation.guidance_interval),
     )
     made = Generator.load()
-    draw = lambda prompts: np.stack(
+    draw = lambda prompts: np.stack(  # noqa: E731
         [one.image for one in sample(made, prompts, range(len(prompts)), sampler)]
     )  # noqa: E731
     draw(warm)
