@@ -569,29 +569,30 @@ class Study(Chapter):
         }
 
     @functools.cached_property
+    def repair_models(self) -> dict[str, list[ArtifactSpec]]:
+        """The classifiers that remedies may start from, and the reference classifier, one per seed."""
+        return self.classifiers | {"judge": [self.repair_reference] * self.config.study.seeds}
+
+    @functools.cached_property
+    def repair_images(self) -> Specs:
+        """The image sets that remedies may learn from; `real` without the validation images."""
+        return {"real": self.repair_splits[0], **self.synthetic}
+
+    @functools.cached_property
     def remedies(self) -> tuple[dict[str, registry.Remedy], dict[str, str]]:
         """Every remedy by name, and why others cannot run."""
-        models = self.classifiers | {"judge": [self.repair_reference] * self.config.study.seeds}
-        images = {"real": self.repair_splits[0], **self.synthetic}
-        return registry.planned(self.config.repair.remedies, models, images, self.repair_context)
+        names = self.config.repair.remedies
+        return registry.planned(names, self.repair_models, self.repair_images, self.repair_context)
 
     @property
-    def gap_arms(self) -> list[str]:
-        """The repaired training set and the real one, whose difference is taken apart."""
-        return [arm for arm in (self.config.repair.base, "real") if arm in self.classifiers]
+    def filters(self) -> Specs:
+        """What each filter keeps of the repaired training set's images."""
+        return filters.sets_of(self.repair_images, self.repair_reference, self.repair_context)
 
     def repair_artifacts(self) -> list[ArtifactSpec]:
-        images, (fitted, validation) = (
-            {"real": self.repair_splits[0], **self.synthetic},
-            self.repair_splits,
-        )
+        fitted, validation = self.repair_splits
         remedies, base = self.remedies[0].values(), self.classifiers[self.config.repair.base]
-        filtered = "filter" in self.config.repair.remedies
-        kept = (
-            filters.sets_of(images, self.repair_reference, self.repair_context).values()
-            if filtered
-            else []
-        )
+        kept = self.filters.values() if "filter" in self.config.repair.remedies else []
         repaired = [spec for remedy in remedies for spec in (*remedy.classifiers, *remedy.control)]
         candidates = [
             spec for remedy in remedies if remedy.candidate for spec in remedy.classifiers
@@ -604,7 +605,6 @@ class Study(Chapter):
             *repaired,
             *self.predictions([*repaired, *base], [self.real["test"]]),
             *self.predictions([*candidates, *base], [validation]),
-            *[spec for arm in self.gap_arms for spec in self.linear_probes[arm]],
         ]
 
     # what several chapters need

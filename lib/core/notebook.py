@@ -102,7 +102,7 @@ class Notebook:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{self.name}.json", {
             "notebook": self.name, "profile": self.profile, "seconds": seconds, "device": compute.describe(),
-            "findings": findings, "numbers": numbers, "recipes": {k: r.to_json() for k, r in recipes.items()}})
+            "findings": findings, "numbers": numbers, "results": numbers, "recipes": {k: r.to_json() for k, r in recipes.items()}})
 
     def _results(self, run: bool) -> Path:
         """Results of `make` are the study's; what is explored by hand stays apart from them."""

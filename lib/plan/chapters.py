@@ -29,7 +29,6 @@ from lib.measure import reference as verdict
 from lib.measure import scaling as curves
 from lib.remedies import filter as filters
 from lib.remedies import registry, split
-from lib.report import arms as said
 
 Chapters = dict[str, list[ArtifactSpec]]
 NAMELESS = 10  # classes where neither the data nor a file of facts is here; they cost next to nothing
@@ -150,7 +149,7 @@ def others(section: Generation, known: Known) -> dict[str, ArtifactSpec]:
 
 
 def training(loaded: Settings, known: Known) -> list[ArtifactSpec]:
-    section, swept = loaded.training, said.wordings(known.points) if loaded.training.train_on_sweep else {}
+    section, swept = loaded.training, {f"sd-{k}": point for k, point in enumerate(known.points, 1)} if loaded.training.train_on_sweep else {}
     every = {"real": known.real["train"], **known.sets, **swept}
     points = [*swept, *(arm for order in curves.drawn(section).values() for arm in order)]
     used = {"real", *(name for arm in (*section.arms, *points) for name in arms.names(arm, every))}

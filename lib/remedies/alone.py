@@ -16,13 +16,11 @@ FIRST = "synthetic images first"
 def remedy(
     models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
 ) -> dict[str, Remedy]:
-    """Classifiers of m real images alone, for the remedies' m and the largest of the curve: no repair, but what one must beat.
+    """Classifiers of m real images alone, for every m of the remedies: no repair, but what one must beat.
 
     The control has seen the base's synthetic images before the same real ones, in as many steps: all layers of late_layers.
     """
-    counts = sorted(
-        {settings["num_real"], max([settings["num_real"], *settings["num_real_curve"]])}
-    )
+    counts = sorted({settings["num_real"], *settings["num_real_curve"]})
     return {
         f"no synthetic image, {m:,} real": Remedy(
             trained(models, sets, settings, m),

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from lib.report import ReportError
 from lib.report import contact_sheet as sheet
 from lib.report.style import HEAT, RC, WIDTHS, color, embedded, marks, palette, svg
-from lib.report.tables import Column, Format, flat, html_table, missing, refuse_nan, scroll, value
+from lib.report.tables import FORMATS, Column, Format, flat, heading, html_table, missing, refuse_nan, scroll, value
 
 __all__ = [
     "HEAT", "abstract", "begin", "color", "contact_sheet", "figure", "finding", "marks", "palette", "say", "show", "table",
@@ -111,9 +111,9 @@ def table(
     """
     _check_texts(name, caption=caption)
     frame = frame.reset_index() if frame.index.name or frame.index.nlevels > 1 else frame
-    labels = dict(columns) if isinstance(columns, Mapping) else {c: str(c) for c in columns or frame.columns}
-    formats = formats or {}
-    _check_columns(name, frame, [*labels, *formats])
+    labels = dict(columns) if isinstance(columns, Mapping) else {c: heading(c) for c in columns or frame.columns}
+    _check_columns(name, frame, [*labels, *(formats or {})])
+    formats = {column: how for column, how in FORMATS.items() if column in labels} | (formats or {})
     body = html_table(Column.of(frame[c], labels[c], formats.get(c), f"table {name!r}") for c in labels)
     _claim(name)
     flat(frame[list(labels)]).to_csv(_path(name, "csv"), index=False)

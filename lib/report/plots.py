@@ -1,69 +1,181 @@
-"""Plots that several chapters share."""
+"""Plots that several chapters share: each draws frames or results into axes that it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from lib.report.figures import color, palette
+from lib.report.style import color, label, marks, palette
+
+Results = Mapping[str, Mapping[str, float]]  # name -> mean, low, high
+ENDS = ("mean", "low", "high")
 
 
-def dots(axes, results: Mapping[str, Mapping[str, Mapping[str, float]]], scale: float = 100) -> None:
-    """Mean and interval of `results[arm][label]`, labels down the axis, arms one below the other within a label."""
-    labels, colours = list(next(iter(results.values()))), palette(list(results))
-    for k, (arm, rows) in enumerate(results.items()):
-        mean, low, high = (np.array([rows[label][key] for label in labels]) * scale for key in ("mean", "low", "high"))
-        y = np.arange(len(labels)) + 0.6 * ((k + 0.5) / len(results) - 0.5)
+def dots(axes, results: Mapping[str, Results], scale: float = 100) -> None:
+    """Mean and interval of `results[arm][row]`, rows down the axis, training sets within a row."""
+    rows, colours = list(next(iter(results.values()))), palette(list(results))
+    for k, (arm, of_row) in enumerate(results.items()):
+        mean, low, high = _ends([of_row[row] for row in rows], scale)
+        y = np.arange(len(rows)) + _offset(k, len(results))
         mark = "D" if "+" in arm else "o"  # a mix has nearly the colour of its set
-        axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt=mark, color=colours[arm], label=arm, markersize=6, capsize=0)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.errorbar(mean, y, xerr=[mean - low, high - mean], fmt=mark, color=colours[arm],
+                      label=arm, markersize=6, capsize=0)
+    _rows(axes, rows)
     if len(results) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(5, len(results)), borderaxespad=0, handlelength=0.8,
-                    handletextpad=0.6, columnspacing=1.2)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(5, len(results)),
+                    borderaxespad=0, handlelength=0.8, handletextpad=0.6, columnspacing=1.2)
+
+
+def accuracies(axes, scores: pd.DataFrame, results: Mapping[str, Results]) -> None:
+    """`dots` of accuracy, and every seed of `scores` as a ring."""
+    sets, colours = list(next(iter(results.values()))), palette(list(results))
+    for k, arm in enumerate(results):
+        rows = scores[scores["arm"] == arm]
+        y = rows["set"].map(sets.index) + _offset(k, len(results))
+        axes.scatter(100 * rows["accuracy"], y, s=16, zorder=3, facecolors=color("paper"),
+                     edgecolors=colours[arm], linewidths=1.2)
+    dots(axes, results)
+    axes.set(xlabel="accuracy (%)")
+
+
+def bars(axes, results: Results, colour: str, letters: int = 60) -> None:
+    """One bar a result, in points; pale where its interval contains zero."""
+    for y, result in enumerate(results.values()):
+        mean, low, high = (100 * result[end] for end in ENDS)
+        axes.barh(y, mean, height=0.6, color=colour, alpha=0.35 if low <= 0 <= high else 1)
+        axes.errorbar(mean, y, xerr=[[mean - low], [high - mean]], color=color("ink"), linewidth=1.2)
+    axes.axvline(0, linewidth=1, color=color("ink"))
+    _rows(axes, [textwrap.fill(name, letters) for name in results])
+
+
+def scaling(axes, points: pd.DataFrame, curves: Mapping[str, Sequence[str]]) -> None:
+    """Accuracy over the number of images: seeds as dots, means as lines labelled at their ends."""
+    for name, arms in curves.items():
+        rows = points[points["arm"].isin(arms)]
+        added = (rows["real"] > 0).all() and (rows["synthetic"] > 0).all()
+        x, colour = rows["real" if added else "images"], color(f"real+{name.split()[0]}" if added else name)
+        axes.scatter(x, 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0)
+        means = 100 * rows.assign(x=x).groupby("x")["accuracy"].mean()
+        axes.plot(means.index, means, color=colour, linestyle="--" if added else "-",
+                  marker=marks(list(curves))[name])
+        _end_label(axes, means.index[-1], means.iloc[-1], name, colour)
+    axes.set(xlabel="images", ylabel="accuracy (%)")
+    log_counts(axes, points["images"])
+
+
+def exchange(axes, rates: pd.DataFrame) -> None:
+    """Synthetic images that are worth one real image; a triangle where more are needed than tried."""
+    for name, part in rates.groupby("set", sort=False):
+        for row in part[part["rate"].notna()].to_dict("records"):
+            mean, low, high = (row["rate"][end] for end in ENDS)
+            axes.errorbar(row["real"], mean, yerr=[[mean - low], [high - mean]], fmt="o", color=color(name))
+        more = part[part["above"].notna()]
+        axes.plot(more["real"], more["above"] / more["real"], "^", color=color(name), fillstyle="none")
+    axes.axhline(1, linewidth=1, linestyle="--", color=color("other"))
+    axes.set(xlabel="real images", ylabel="images worth one real image")
+    axes.set_ylim(bottom=0)
+    log_counts(axes, rates["real"].dropna())
+
+
+def mixtures(axes, points: pd.DataFrame, curves: Mapping[str, Sequence[str]]) -> None:
+    """Accuracy over the share of real images in training sets of one size."""
+    for name, arms in curves.items():
+        rows = points[points["arm"].isin(arms)]
+        rows = rows.assign(share=100 * rows["real"] / rows["images"])
+        colour = color(name.split()[0])
+        axes.scatter(rows["share"], 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0)
+        means = 100 * rows.groupby("share")["accuracy"].mean()
+        axes.plot(means.index, means, color=colour, marker="o", label=label(name.split()[0]))
+    axes.set(xlabel="real images (%), the rest synthetic", ylabel="accuracy (%)")
+    axes.legend()
+
+
+def real_images(axes, curves: Mapping[str, pd.DataFrame], reference: float) -> None:
+    """Accuracy against the number of real images, a line a method: frames of m and accuracy."""
+    colours, forms = palette(list(curves)), marks(list(curves))
+    for k, (name, rows) in enumerate(curves.items()):
+        mean, low, high = _ends(rows["accuracy"])
+        x = rows["m"] * 1.04 ** (k - len(curves) / 2)  # a little apart, so that intervals are seen
+        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=colours[name], marker=forms[name])
+        _end_label(axes, x.iloc[-1], mean[-1], name, colours[name])
+    axes.axhline(100 * reference, linestyle="--", linewidth=1, color=color("real"))
+    axes.set(xlabel="real images", ylabel="accuracy (%)")
+    log_counts(axes, pd.concat([rows["m"] for rows in curves.values()]))
 
 
 def sweep(axes, points: pd.DataFrame, recipe: str, guidance: float) -> None:
-    """Left: recognised share against variety, a point each guidance. Right: recognised share by recipe."""
+    """Left: recognised share against variety, a point a guidance scale. Right: by prompt."""
     left, right = axes
     along = points[points["recipe"] == recipe].sort_values("guidance")
-    ends = ("mean", "low", "high")
-    x, y = (np.array([[result[end] for end in ends] for result in along[what]]).T for what in ("variety", "recognised"))
-    left.errorbar(x[0], 100 * y[0], xerr=abs(x[1:] - x[0]), yerr=100 * abs(y[1:] - y[0]), fmt="o-", color=color("sd"))
-    for pull, *at in zip(along["guidance"], x[0], 100 * y[0], strict=True):
-        left.annotate(f"{pull:g}", at, xytext=(7, 7), textcoords="offset points",
-                      bbox={"facecolor": color("paper"), "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
-    left.set(xlabel="variety within a class (grey levels)", ylabel="recognised (%)", title="guidance", ylim=(0, 101))
-    said = points[points["guidance"] == guidance]
-    dots(right, {"sd": dict(zip(said["recipe"], said["recognised"], strict=True))})
-    right.set(xlabel="recognised (%)", xlim=(0, 101), title="recipe")
+    x, y = _ends(along["variety"], 1), _ends(along["recognised"])
+    left.errorbar(x[0], y[0], xerr=abs(x[1:] - x[0]), yerr=abs(y[1:] - y[0]), fmt="o-", color=color("sd"))
+    for scale, *at in zip(along["guidance"], x[0], y[0], strict=True):
+        left.annotate(f"{scale:g}", at, xytext=(7, 7), textcoords="offset points")
+    left.set(xlabel="variety within a class (grey levels)", ylabel="recognised (%)", title="guidance scale")
+    prompts = points[points["guidance"] == guidance]
+    dots(right, {"sd": dict(zip(prompts["recipe"], prompts["recognised"], strict=True))})
+    right.set(xlabel="recognised (%)", title="prompt")
 
 
-def measures(axes, means: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    """One panel a measure: mean and interval of `means[arm][measure]`, arms down the axis."""
+def measures(axes, means: Mapping[str, Results]) -> None:
+    """One panel a measure: mean and interval of `means[arm][measure]`, training sets down the axis."""
     arms, colours = list(means), palette(list(means))
     for axis, name in zip(axes, next(iter(means.values())), strict=True):
         for y, arm in enumerate(arms):
-            found = means[arm][name]
-            axis.errorbar(found["mean"], y, xerr=[[found["mean"] - found["low"]], [found["high"] - found["mean"]]], fmt="o",
-                          color=colours[arm], markersize=6)
-        axis.set(title=name, ylim=(len(arms) - 0.5, -0.5), yticks=range(len(arms)))
-        axis.set_yticklabels(arms if axis is axes[0] else [""] * len(arms))
+            mean, low, high = (means[arm][name][end] for end in ENDS)
+            axis.errorbar(mean, y, xerr=[[mean - low], [high - mean]], fmt="o", color=colours[arm])
+        _rows(axis, arms if axis is axes[0] else [""] * len(arms))
+        axis.set(title=name)
 
 
 def calibration(axes, known: pd.DataFrame, size: int) -> None:
-    """Left: vanishing-point error over image size. Right: AUROC of bent against straight. The study's size is marked."""
+    """Left: vanishing-point error over image size. Right: AUROC of bent against straight lines."""
     panels = {"median": "error of vanishing points (°)", "bend": "AUROC, bent against straight"}
-    for axis, (name, label) in zip(axes, panels.items(), strict=True):
-        mean, low, high = (np.array([found[end] for found in known[name]]) for end in ("mean", "low", "high"))
+    for axis, (name, ylabel) in zip(axes, panels.items(), strict=True):
+        mean, low, high = _ends(known[name], 1)
         axis.errorbar(known["size"], mean, yerr=[mean - low, high - mean], fmt="o-", color=color("real"))
         axis.axvline(size, linewidth=1, color=color("other"))
         axis.annotate("this study", (size, 1), (4, -12), ("data", "axes fraction"), "offset points",
                       color=color("muted"), fontsize=9)
-        axis.set(xscale="log", xlabel="pixels a side", ylabel=label, xticks=list(known["size"]))
-        axis.set_xticklabels([str(side) for side in known["size"]])
-        axis.minorticks_off()
+        axis.set(xlabel="pixels a side", ylabel=ylabel)
+        log_counts(axis, known["size"])
     axes[0].set(yscale="log")
     axes[1].axhline(0.5, linewidth=1, linestyle="--", color=color("other"))
+
+
+def same_size(points: pd.DataFrame, arms: Sequence[str]) -> bool:
+    """Whether these training sets are mixtures of one size."""
+    return points[points["arm"].isin(arms)]["images"].nunique() == 1 < len(arms)
+
+
+def log_counts(axes, counts: Iterable[float]) -> None:
+    """A logarithmic axis with ticks at these counts, but for those too close to the one before."""
+    ticks: list[float] = []
+    for count in sorted(set(counts)):
+        if not ticks or count > 1.25 * ticks[-1]:
+            ticks.append(count)
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
+    axes.minorticks_off()
+
+
+def _ends(results: Iterable[Mapping], scale: float = 100) -> np.ndarray:
+    """Mean, low and high (3, n)."""
+    return scale * np.array([[result[end] for end in ENDS] for result in results], float).T
+
+
+def _offset(k: int, count: int) -> float:
+    return 0.6 * ((k + 0.5) / count - 0.5)
+
+
+def _rows(axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _end_label(axes, x: float, y: float, name: str, colour: str) -> None:
+    axes.annotate(name, (x, y), xytext=(7, 0), textcoords="offset points", va="center", color=colour,
+                  fontsize=9.5, annotation_clip=False)

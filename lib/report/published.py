@@ -1,4 +1,4 @@
-"""Published figures beside ours: the difference where both looked at the same images, and in words what differs."""
+"""Published results beside those of the study: drops against real are compared, accuracies only on the same data."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pandas as pd
 import yaml
 
 from lib.report import ReportError
+from lib.report.tables import NONE
 
-Result = Mapping[str, float]  # mean, low, high, n, in 0..1
 FILE = Path(__file__).with_name("published.yaml")
 
 
@@ -22,56 +22,43 @@ def load(path: Path = FILE) -> dict[str, dict[str, Any]]:
     for name, facts in sources.items():
         missing = {"title", "classifier", "protocol"} - set(facts)
         if missing:
-            raise ReportError(f"published source {name!r} does not say {', '.join(sorted(missing))}.\n{path}: {name}")
+            raise ReportError(
+                f"published source {name!r} does not say {', '.join(sorted(missing))}.\n{path}: {name}")
     return sources
 
 
-def beside(ours: Mapping[str, Result], dataset: str, on: str | None = None, path: Path = FILE) -> pd.DataFrame:
-    """One row a published accuracy on `on` (our data set unless another is named): theirs in %, ours, the difference, words.
-
-    Of another data set no difference is drawn, since it would be one of images; what stands beside ours then is each side's
-    own gap to its own real row.
-    """
-    rows, on = [], on or dataset
-    for name, facts in load(path).items():
-        for arm, value in facts.get("accuracy", {}).get(on, {}).items():
-            rows.append({"source": name, "title": facts["title"], "classifier": facts["classifier"], "arm": arm,
-                         "published": value, "published gap": _gap(value, facts["accuracy"][on].get("real"), arm),
-                         **_compared(value, ours.get(arm), dataset, on), "protocol": facts["protocol"]})
-    return pd.DataFrame(rows)
-
-
 def nearest(dataset: str, path: Path = FILE) -> str:
-    """Our data set where there are published figures on it, else the one that most of them are on."""
+    """The data set itself where there are published results on it, else the one that most are on."""
     counts = Counter(on for facts in load(path).values() for on in facts.get("accuracy", {}))
     return dataset if dataset in counts else counts.most_common(1)[0][0]
 
 
-def protocols(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a source of `beside`: its title, classifier and what differs in its protocol."""
-    return rows.drop_duplicates("source")[["source", "title", "classifier", "protocol"]]
+def compare(accuracy: Mapping[str, Mapping], drops: Mapping[str, Mapping], dataset: str,
+            path: Path = FILE) -> pd.DataFrame:
+    """One row a published accuracy of a training set that the study has, in %, with both drops in points.
+
+    `our_accuracy` stands there only where both were measured on the same data.
+    """
+    on, rows = nearest(dataset, path), []
+    for name, facts in load(path).items():
+        published = facts.get("accuracy", {}).get(on, {})
+        for arm, value in published.items():
+            if arm in accuracy:
+                rows.append({"source": name, "data": on, "training_set": arm, "published": value,
+                             "published_drop": _drop(arm, published), "our_drop": drops.get(arm, NONE),
+                             "our_accuracy": accuracy[arm] if on == dataset else NONE})
+    return pd.DataFrame(rows)
 
 
-def poster(instead: str, path: Path = FILE) -> str:
-    """One paragraph: what in the poster's table cannot be repeated, and what was done here instead."""
-    facts = load(path)["poster"]
-    return (f"The table of “{facts['title']}” cannot be repeated as it was made: {' '.join(facts['protocol'].split())}. "
-            f"Here instead every classifier is tested on the same unseen real images, and every row is the mean of several seeds "
-            f"with its interval and its paired difference to real: {instead}")
+def protocols(rows: pd.DataFrame, path: Path = FILE) -> pd.DataFrame:
+    """One row a source of `compare`: title, classifier, and what differs in its protocol."""
+    sources = load(path)
+    return pd.DataFrame([{"source": name, **{key: " ".join(sources[name][key].split())
+                          for key in ("title", "classifier", "protocol")}}
+                         for name in dict.fromkeys(rows["source"])])
 
 
-def _gap(value: float, real: float | None, arm: str) -> float | str:
-    """What a source's arm lacks to its own real row, in points."""
-    return "–" if real is None or arm == "real" else round(value - real, 2)
-
-
-def _compared(value: float, ours: Result | None, dataset: str, on: str) -> dict[str, Any]:
-    """Ours, the difference in points, and the verdict; where there is nothing to compare, why."""
-    if ours is None:
-        return dict.fromkeys(("ours", "difference", "verdict"), "not run: no such arm in this study")
-    if on != dataset:
-        return {"ours": dict(ours), "difference": "–", "verdict": f"another data set: {on}, ours is {dataset}"}
-    difference = {k: 100 * ours[k] - value for k in ("mean", "low", "high")} | {"n": ours["n"]}
-    inside = difference["low"] <= 0 <= difference["high"]
-    verdict = "within our interval" if inside else "ours is higher" if difference["low"] > 0 else "ours is lower"
-    return {"ours": dict(ours), "difference": difference, "verdict": verdict}
+def _drop(arm: str, published: Mapping[str, float]) -> float | str:
+    """Points behind the same source's own real row."""
+    real = published.get("real")
+    return NONE if real is None or arm == "real" else round(published[arm] - real, 2)

@@ -36,7 +36,7 @@ THEME = {
     "real+sd": ("#6e2c00", "#b85c28"),
     "real+cd": ("#08593e", "#1a9a74"),
     "real+di": ("#703a58", "#b9739b"),
-    "real+given": ("#7a6d33", "#cfad59"),
+    "real+published": ("#7a6d33", "#cfad59"),
     "other": ("#6b6f76", "#969ca4"),
 }
 HEAT = "cividis"  # perceptually even, and the same to readers who do not tell red from green
@@ -197,7 +197,7 @@ LABELS = {
     "sd": "text-to-image samples",
     "cd": "class-conditional samples",
     "di": "inversion samples",
-    "given": "the published images",
+    "published": "the published images",
 }
 
 

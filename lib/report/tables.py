@@ -12,12 +12,15 @@ from typing import Any
 
 import pandas as pd
 
+from lib.measure.stats import verdict
 from lib.report import ReportError
+from lib.report.style import LABELS
 
 FORMULA = re.compile(r"\s*[=+@|%]|\s*-(?![\d.])")
 Format = str | Callable[[Any], str] | None
 SOME, LONG = 18, 40  # letters from which a cell keeps some width on a narrow screen, more width everywhere
 NONE = "–"  # there is nothing to say in this cell
+HEADINGS = {"training_set": "Trained on", "p": "p (adjusted)"}
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,66 @@ class Column:
 
 
 def value(result: Mapping[str, Any], digits: int = 1, scale: float = 1.0, unit: str = "") -> str:
-    """`81.3 ± 0.4 (n = 3)` from {mean, low, high, n}; a skew interval is written out: `81.3 [80.9, 82.1] (n = 3)`."""
-    mean, low, high, n = _parts(result, scale)
+    """`81.3 ± 0.4` from {mean, low, high, n}; a skew interval is written out: `81.3 [80.9, 82.1]`."""
+    mean, low, high = _parts(result, scale)
     if low is None:
-        return minus(f"{mean:.{digits}f}{unit} (n = {n:,}, no interval)")
+        return minus(f"{mean:.{digits}f}{unit} (one run)")
     down, up = mean - low, high - mean
     if abs(up - down) <= 0.1 * (up + down):
-        return minus(f"{mean:.{digits}f}{unit} ± {(up + down) / 2:.{digits}f} (n = {n:,})")
-    return minus(f"{mean:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}] (n = {n:,})")
+        return minus(f"{mean:.{digits}f}{unit} ± {(up + down) / 2:.{digits}f}")
+    return minus(f"{mean:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]")
+
+
+def percent(result: Mapping[str, Any] | Real) -> str:
+    """A share in %, or a difference of shares in points."""
+    return value(result, scale=100) if isinstance(result, Mapping) else minus(f"{100 * result:.1f}")
+
+
+def p_value(p: Real) -> str:
+    """`0.032`, and `< 0.001` below."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def comparison(accuracy: Mapping[str, Mapping], differences: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One row a training set: accuracy, difference to the baseline, adjusted p, verdict."""
+    rows = []
+    for name, result in accuracy.items():
+        row = {"training_set": name, "accuracy": result}
+        rows.append(row | compared(differences.get(name), "difference"))
+    return pd.DataFrame(rows)
+
+
+def tidy(scores: pd.DataFrame) -> list[dict]:
+    """Rows of training_set, seed, set, metric and value, from scores with one column a metric."""
+    keys = ["arm", "seed", "set"]
+    metrics = [name for name in scores.select_dtypes("number") if name not in keys]
+    return scores.melt(keys, metrics, var_name="metric").rename(
+        columns={"arm": "training_set"}).to_dict("records")
+
+
+def wide(rows: list[dict]) -> pd.DataFrame:
+    """The frame that `tidy` was made from, one column a metric."""
+    frame = pd.DataFrame(rows).rename(columns={"training_set": "arm"})
+    return frame.pivot_table("value", ["arm", "seed", "set"], "metric").reset_index()
+
+
+def legend(frame: pd.DataFrame) -> str:
+    """`sd: text-to-image samples.` for each training set of a frame that is one image set."""
+    names = [name for name in frame["training_set"] if name in LABELS]
+    return "; ".join(f"{name}: {LABELS[name]}" for name in names) + "."
+
+
+def compared(difference: Mapping | None, name: str) -> dict[str, Any]:
+    """The cells of a difference: itself, p adjusted for its family where it is known, verdict."""
+    if difference is None:
+        return {name: NONE, "p": NONE, "verdict": NONE}
+    p = difference.get("p_holm", difference.get("p"))
+    return {name: difference, "p": NONE if p is None else p, "verdict": verdict(difference)}
+
+
+def heading(name: str) -> str:
+    """`Real images` for a column `real_images`."""
+    return HEADINGS.get(name, str(name).replace("_", " ")[:1].upper() + str(name).replace("_", " ")[1:])
 
 
 def three(result: Mapping[str, Any]) -> str:
@@ -79,6 +134,9 @@ def refuse_nan(what: str, text: str) -> None:
     """Stop at a missing number; a class may be called nan."""
     if re.search(r"(\b(is|was|by|than|at) |[±=\[(~] ?)nan\b|\bnan( ?%| ?±| points|[.)\]])", text):
         raise ReportError(f"{what} says 'nan': {text!r}; a number is missing in the result it was made from")
+
+
+FORMATS = {"accuracy": percent, "difference": percent, "gain": percent, "p": p_value}  # unless told
 
 
 def cell(x: Any, how: Format, where: str) -> str:
@@ -128,19 +186,20 @@ def _inert(x: Any) -> Any:
     return f"'{x}" if isinstance(x, str) and FORMULA.match(x) else x
 
 
-def _parts(result: Mapping[str, Any], scale: float) -> tuple[float, float | None, float | None, int]:
-    """Mean, low, high and n; a single run (n = 1) may lack the interval, nothing else may lack anything."""
+def _parts(result: Mapping[str, Any], scale: float) -> tuple[float, float | None, float | None]:
+    """Mean, low and high; a single run (n = 1) may lack the interval, nothing else may lack anything."""
     n = result.get("n")
     if not {"mean", "low", "high"} <= set(result) or not isinstance(n, Real) or n < 1:
-        raise ReportError(f"a result needs mean, low, high and n >= 1, or it is not a result; got {dict(result)}")
-    mean, low, high = (None if missing(result[key]) else float(result[key]) * scale for key in ("mean", "low", "high"))
+        raise ReportError(f"a result needs mean, low, high and n >= 1; got {dict(result)}")
+    mean, low, high = (None if missing(result[key]) else float(result[key]) * scale
+                       for key in ("mean", "low", "high"))
     if mean is None or ((low is None or high is None) and n > 1):
         raise ReportError(f"a result over n = {n} needs a finite mean, low and high; got {dict(result)}")
     if low is None or high is None:
-        return mean, None, None, n
+        return mean, None, None
     if not low - 1e-9 <= mean <= high + 1e-9:
         raise ReportError(f"the mean of a result lies within its interval; got {dict(result)}")
-    return mean, low, high, n
+    return mean, low, high
 
 
 def _td(text: str, numeric: bool, tag: str, scope: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -22,6 +23,8 @@ from lib.report.style import label
 from lib.report.tables import minus, refuse_nan
 
 PARAGRAPHS = ("**Answer.**", "**But.**", "**Limits.**")
+CHAPTERS = [path.name.removesuffix(".md.j2")
+            for path in sorted(Path(__file__).with_suffix("").glob("0[1-9]_*.md.j2"))]
 MARKDOWN = re.compile(r"([\\`*_\[\]!|#~$])")
 
 
@@ -49,6 +52,17 @@ def show(chapter: str, results: Mapping[str, Any]) -> None:
     """Print a chapter's paragraphs in its notebook."""
     text = render(chapter, results)
     display({"text/html": to_html(text), "text/plain": text}, raw=True)
+
+
+def answer(chapter: str, results: Mapping[str, Any]) -> Markup:
+    """The chapter's first paragraph, to be quoted by another; its text is escaped already."""
+    return Markup(render(chapter, results).split("\n\n")[0].removeprefix(PARAGRAPHS[0]).strip())
+
+
+def show_answers(answers: Mapping[str, str]) -> None:
+    """Print the answers of several chapters as a list, each with a link to its chapter."""
+    lines = [f"- [{name[:2]}]({name}.ipynb) {text}" for name, text in answers.items()]
+    display({"text/html": to_html("\n".join(lines)), "text/plain": "\n".join(lines)}, raw=True)
 
 
 def environment() -> jinja2.Environment:

@@ -161,7 +161,7 @@ def test_real_images_alone_are_those_that_a_remedy_draws_in_as_many_steps_from_t
     real, _ = split.parts(made.train, 0.2, 0)
     whole = images.load(store.make(real))
     ((name, one),) = registry.find("alone")(
-        made.models, made.sets | {"real": real}, made.settings
+        made.models, made.sets | {"real": real}, made.settings | {"num_real_curve": []}
     ).items()
     assert name == "no synthetic image, 24 real" and one.yardstick and not one.candidate
     last = registry.find("late_layers")(

@@ -201,12 +201,12 @@ def test_an_arm_keeps_its_color():
 @pytest.mark.parametrize(
     ("result", "options", "text"),
     [
-        (RESULT, {}, "81.2 ± 0.5 (n = 3)"),
-        (RESULT, {"digits": 2, "unit": " %"}, "81.25 % ± 0.45 (n = 3)"),
-        ({"mean": 0.5, "low": 0.25, "high": 0.75, "n": 1200}, {"scale": 100}, "50.0 ± 25.0 (n = 1,200)"),
-        ({"mean": -1.0, "low": -1.1, "high": -0.5, "n": 9}, {}, "−1.0 [−1.1, −0.5] (n = 9)"),
-        ({"mean": -0.04, "low": -0.08, "high": 0.0, "n": 3}, {}, "0.0 ± 0.0 (n = 3)"),
-        ({"mean": 2.0, "low": None, "high": None, "n": 1}, {}, "2.0 (n = 1, no interval)"),
+        (RESULT, {}, "81.2 ± 0.5"),
+        (RESULT, {"digits": 2, "unit": " %"}, "81.25 % ± 0.45"),
+        ({"mean": 0.5, "low": 0.25, "high": 0.75, "n": 1200}, {"scale": 100}, "50.0 ± 25.0"),
+        ({"mean": -1.0, "low": -1.1, "high": -0.5, "n": 9}, {}, "−1.0 [−1.1, −0.5]"),
+        ({"mean": -0.04, "low": -0.08, "high": 0.0, "n": 3}, {}, "0.0 ± 0.0"),
+        ({"mean": 2.0, "low": None, "high": None, "n": 1}, {}, "2.0 (one run)"),
     ],
 )
 def test_a_result_is_mean_interval_and_n(result, options, text):
@@ -229,7 +229,7 @@ def test_table(out):
     )
     assert [th.get_text() for th in soup.thead.find_all("th")] == list(columns.values())
     first = [cell.get_text() for cell in soup.tbody.find("tr")]
-    assert first == ["real", "81.2 ± 0.5 (n = 3)", "1", "+0.9"] and not soup.script
+    assert first == ["real", "81.2 ± 0.5", "1", "+0.9"] and not soup.script
     assert (
         soup.tbody.find_all("tr")[2].td["class"] == ["not-run"]
         and soup.tbody.find_all("tr")[1].find_all("td")[1].get_text() == "12,345"
@@ -257,7 +257,7 @@ def test_labels_of_a_sheet_fit_or_say_that_they_are_cut():
 
 
 def test_table_refuses(out):
-    with pytest.raises(ReportError, match="column 'accuracy', row 1 is missing"):
+    with pytest.raises(ReportError, match="column 'Accuracy', row 1 is missing"):
         figures.table(FRAME.assign(accuracy=[1, np.nan, 2]), "holes", "Numbers.")
     with pytest.raises(ReportError, match="no column 'acuracy'; its columns are 'arm', 'accuracy'"):
         figures.table(FRAME, "typo", "Numbers.", columns=["acuracy"])
@@ -287,7 +287,7 @@ def test_sheet_keeps_every_pixel_in_its_place(out):
         figures.contact_sheet,
         images,
         "sheet",
-        "Noise (n = 7).",
+        "Noise.",
         "Seven noises.",
         columns=4,
         rows=["a", EVIL],

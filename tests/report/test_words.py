@@ -46,7 +46,7 @@ def test_what_was_left_out_is_counted_and_flaws_are_told():
 
 def test_drops_speak_of_a_shift_only_where_intervals_part():
     far = words.drops({"test": result(0.9), "night": result(0.5), "drawing": result(0.8)}, "test")
-    assert far == "The hardest shift is night: 50.0 % ± 1.0 (n = 3), 40.0 points below the test set."
+    assert far == "The hardest shift is night: 50.0 % ± 1.0, 40.0 points below the test set."
     near = words.drops({"test": result(0.9), "night": result(0.5, 0.2), "drawing": result(0.65)}, "test")
     assert near.endswith("40.0 points below the test set, not told apart from drawing.")
     assert words.drops({"test": result(0.9), "night": result(0.89)}, "test").startswith("No shift set is clearly harder")
@@ -61,15 +61,15 @@ def test_confusable_names_the_commonest_mistake():
 
 def test_hardest_and_easiest():
     assert words.hardest({"real": {"cone": result(0.5), "cube": result(0.9)}}, "real") == (
-        "Hardest for real: cone, 50.0 % ± 1.0 (n = 3) recognised; easiest: cube, 90.0 % ± 1.0 (n = 3).")
+        "Hardest for real: cone, 50.0 % ± 1.0 recognised; easiest: cube, 90.0 % ± 1.0.")
     said = words.hardest({"real": {"cone": result(0.5, 0.3), "cube": result(0.9), "torus": result(0.7)}}, "real")
-    assert "(n = 3) recognised, not told apart from torus; easiest" in said
+    assert "recognised, not told apart from torus; easiest" in said
     many = {str(k): result(0.5 + k / 1000) for k in range(5)}
     assert words.alike("0", many) == ", not told apart from 4 others" and words.alike("4", {"4": result(0.5)}) == ""
 
 
 @pytest.mark.parametrize("near, copies, said", [
-    (np.full(100, 9.0), 0, ["0.0 % [0.0, 3.7] (n = 100) of the synthetic", "no sign", "no synthetic image comes twice"]),
+    (np.full(100, 9.0), 0, ["0.0 % [0.0, 3.7] of the synthetic", "no sign", "no synthetic image comes twice"]),
     (np.r_[np.full(90, 9.0), np.zeros(10)], 3, ["10.0 % [", "more than chance", "3 synthetic images equal"]),
     (np.r_[np.full(98, 9.0), np.zeros(2)], 0, ["2.0 % [", "no sign"]),  # 2 of 100 where 1 is usual
     (np.full(100, 6.0), 0, ["0.0 % [", "nearer than half of them: no image stands out, but the set as a whole lies nearer"])])
@@ -150,8 +150,8 @@ def test_the_widest_gap_and_the_worst_calibration():
     assert words.widest(shares, "real") == "The widest gap: cone under sd, 30 % against 90 % under real."
     assert words.widest({"real": shares["real"]}, "real").startswith("Hardest for real: cube")
     errors = {"real": {"test": result(0.05)}, "sd": {"test": result(0.2)}}
-    assert "for sd: 20.0 % ± 1.0 (n = 3) on average; real: 5.0 %" in words.calibration(errors, "real")
-    assert words.hundredfold("–") == "–" and words.hundredfold(result(0.5)) == "50.0 ± 1.0 (n = 3)"
+    assert "for sd: 20.0 % ± 1.0 on average; real: 5.0 %" in words.calibration(errors, "real")
+    assert words.hundredfold("–") == "–" and words.hundredfold(result(0.5)) == "50.0 ± 1.0"
 
 
 def test_pairs_differ_only_where_the_interval_says_so():
