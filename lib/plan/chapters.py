@@ -205,10 +205,8 @@ def repair(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     kept = filters.sets_of({"real": fitted, **known.sets}, judge, wanted).values() if "filter" in section.remedies else []
     remedies = [one for remedy in tried.values() for one in (*remedy.classifiers, *remedy.control)]
     chosen = [one for remedy in tried.values() if remedy.candidate for one in remedy.classifiers]
-    planned = graph.plan(loaded)
-    probed = [planned.linear_probes[arm] for arm in planned.gap_arms]
     return [fitted, validation, judge, *kept, *remedies, *known.logits([*remedies, *models[section.base]], [test]),
-            *known.logits([*chosen, *models[section.base]], [validation]), *(one for seeds in probed for one in seeds),
+            *known.logits([*chosen, *models[section.base]], [validation]),
             *second(tried, known, [test, validation])]
 
 
