@@ -149,7 +149,8 @@ def others(section: Generation, known: Known) -> dict[str, ArtifactSpec]:
 
 
 def training(loaded: Settings, known: Known) -> list[ArtifactSpec]:
-    section, swept = loaded.training, {f"sd-{k}": point for k, point in enumerate(known.points, 1)} if loaded.training.train_on_sweep else {}
+    section, points = loaded.training, known.points if loaded.training.train_on_sweep else []
+    swept = {f"sd-{k}": point for k, point in enumerate(points, 1)}
     every = {"real": known.real["train"], **known.sets, **swept}
     points = [*swept, *(arm for order in curves.drawn(section).values() for arm in order)]
     used = {"real", *(name for arm in (*section.arms, *points) for name in arms.names(arm, every))}
