@@ -340,7 +340,7 @@ class Study(Chapter):
     @functools.cached_property
     def map_tests(self) -> Specs:
         """What tests the maps themselves, for the first classifier of each training set."""
-        count, test = self.config.gradcam.trust, self.real["test"]
+        count, test = self.config.gradcam.sanity_images, self.real["test"]
         return {
             arm: gradcam_steps.recipe(
                 gradcam_steps.trusted, seeds[0], test, count, self.config.study
@@ -349,7 +349,7 @@ class Study(Chapter):
         }
 
     def gradcam_artifacts(self) -> list[ArtifactSpec]:
-        count, base = self.config.gradcam.images, self.classifiers[self.baseline]
+        count, base = self.config.gradcam.max_images, self.classifiers[self.baseline]
         on_test = [
             spec
             for seeds in self.classifiers.values()
@@ -366,7 +366,7 @@ class Study(Chapter):
             return []
         sources_of_di = min(
             self.synthetic["di"].settings["count"],
-            self.config.gradcam.images,
+            self.config.gradcam.max_images,
             self.config.inversion.num_embedded,
         )
         return self.maps(self.classifiers[self.baseline], self.real["train"], 2 * sources_of_di)
@@ -378,14 +378,14 @@ class Study(Chapter):
         """Rendered scenes of known camera at several sizes."""
         section = self.config.geometry
         return geometry_steps.calibration(
-            {"sizes": section.sizes, "scenes": section.scenes}, self.config.study.seed
+            {"sizes": section.calibration_sizes, "scenes": section.calibration_scenes}, self.config.study.seed
         )
 
     @functools.cached_property
     def lines(self) -> Specs:
         """Line segments and vanishing points of real test images and of each synthetic set."""
         section = self.config.geometry
-        facts = {"count": section.images} | ({"native": True} if section.native else {})
+        facts = {"count": section.max_images} | ({"native": True} if section.native_resolution else {})
         return {
             name: geometry_steps.lines(facts, self.config.study.seed, images=spec)
             for name, spec in {"real": self.real["test"], **self.synthetic}.items()

@@ -37,6 +37,12 @@ Times = Annotated[float, Field(gt=0, le=1000)]
 
 
 RENAMED = {  # old key: its name now
+    "gradcam.images": "gradcam.max_images",
+    "gradcam.trust": "gradcam.sanity_images",
+    "geometry.images": "geometry.max_images",
+    "geometry.sizes": "geometry.calibration_sizes",
+    "geometry.scenes": "geometry.calibration_scenes",
+    "geometry.native": "geometry.native_resolution",
     "inversion.size": "inversion.model_resolution",
     "inversion.given": "inversion.published_path",
     "inversion.channels": "inversion.block_out_channels",
@@ -364,18 +370,21 @@ class Training(Section):
 class Gradcam(Section):
     """05_gradcam: where the classifiers look."""
 
-    images: Annotated[int, Field(ge=20)]  # of each set that is explained
-    trust: Annotated[int, Field(ge=2)]  # images on which the maps themselves are tested
-    gallery: Annotated[int, Field(ge=1, le=12)]  # images in a row of pictures
+    max_images: Annotated[int, Field(ge=20, description="images of each set that are explained")]
+    sanity_images: Annotated[int, Field(ge=2, description="test images on which the maps are tested")]
+    gallery: Annotated[int, Field(ge=1, le=12, description="images in a row of a figure")]
 
 
 class Geometry(Section):
-    """06_geometry: whether the lines hold."""
+    """06_geometry: line segments, vanishing points, horizon."""
 
-    images: Annotated[int, Field(ge=10)]  # of each set that is measured
-    sizes: Annotated[list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=1), AfterValidator(_each_once)]
-    scenes: Annotated[int, Field(ge=2)]  # calibration scenes of each style and size
-    native: bool  # measure generated images at the size at which they were drawn
+    max_images: Annotated[int, Field(ge=10, description="images of each set that are measured")]
+    calibration_sizes: Annotated[
+        list[Annotated[int, Field(ge=16, le=1024)]], Field(min_length=1), AfterValidator(_each_once),
+        Field(description="side of the calibration scenes, pixels")]
+    calibration_scenes: Annotated[int, Field(ge=2, description="scenes of each style and size")]
+    native_resolution: Annotated[bool, Field(
+        description="measure generated images at the size of the generator, not at data.resolution")]
 
 
 class Representation(Section):

@@ -1,7 +1,8 @@
-"""Chapter 06's artifacts: what the lines of image sets say, and the calibration that says from which size to believe it."""
+"""Chapter 06's artifacts: line statistics of image sets, and the calibration on known cameras."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -34,3 +35,9 @@ def calibration(store: Store, recipe: ArtifactSpec) -> FileWriters:
 def table(store: Store, wanted: ArtifactSpec) -> pd.DataFrame:
     """The table of either artifact."""
     return pd.read_parquet(store.make(wanted).files[0])
+
+
+def measured_size(parts: Iterable[images.ImageSet], native: bool) -> int:
+    """The smallest longer side, in pixels, at which images of these sets are measured."""
+    pictures = [part.take(slice(1)).native()[0] if native else part.images[0] for part in parts]
+    return min(max(picture.shape[:2]) for picture in pictures)

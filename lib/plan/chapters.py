@@ -174,19 +174,19 @@ def gradcam(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     def maps(classifiers: Iterable[ArtifactSpec], pictures: ArtifactSpec, most: int) -> list[ArtifactSpec]:
         count = known.size(pictures, most)
         return [attended.recipe(attended.attended, one, pictures, count, known.study) for one in classifiers]
-    found = [one for seeds in known.models.values() for one in maps(seeds, test, section.images)]
-    found += [one for part in known.sets.values() for one in maps(base, part, section.images)]
+    found = [one for seeds in known.models.values() for one in maps(seeds, test, section.max_images)]
+    found += [one for part in known.sets.values() for one in maps(base, part, section.max_images)]
     if "di" in known.sets:  # the first images are those that were inverted
-        origins = min(known.size(known.sets["di"], section.images), loaded.inversion.num_embedded)
+        origins = min(known.size(known.sets["di"], section.max_images), loaded.inversion.num_embedded)
         found += maps(base, known.real["train"], 2 * origins)
-    return found + [attended.recipe(attended.trusted, seeds[0], test, section.trust, known.study)
+    return found + [attended.recipe(attended.trusted, seeds[0], test, section.sanity_images, known.study)
                     for seeds in known.models.values()]
 
 
 def geometry(loaded: Settings, known: Known) -> list[ArtifactSpec]:
     section, seed = loaded.geometry, known.study.seed
-    how = {"count": section.images} | ({"native": True} if section.native else {})
-    return [lines.calibration({"sizes": section.sizes, "scenes": section.scenes}, seed),
+    how = {"count": section.max_images} | ({"native": True} if section.native_resolution else {})
+    return [lines.calibration({"sizes": section.calibration_sizes, "scenes": section.calibration_scenes}, seed),
             *(lines.lines(how, seed, images=part) for part in (known.real["test"], *known.sets.values()))]
 
 

@@ -132,7 +132,8 @@ def measures(axes, means: Mapping[str, Results]) -> None:
 
 
 def calibration(axes, known: pd.DataFrame, size: int) -> None:
-    """Left: vanishing-point error over image size. Right: AUROC of bent against straight lines."""
+    """Left: vanishing-point error over image size, rendered and (dashed) photographs. Right: AUROC of bent
+    against straight. The study's size is marked."""
     panels = {"median": "error of vanishing points (°)", "bend": "AUROC, bent against straight"}
     for axis, (name, ylabel) in zip(axes, panels.items(), strict=True):
         mean, low, high = _ends(known[name], 1)
@@ -140,8 +141,9 @@ def calibration(axes, known: pd.DataFrame, size: int) -> None:
         axis.axvline(size, linewidth=1, color=color("other"))
         axis.annotate("this study", (size, 1), (4, -12), ("data", "axes fraction"), "offset points",
                       color=color("muted"), fontsize=9)
-        axis.set(xlabel="pixels a side", ylabel=ylabel)
+        axis.set(xlabel="image size (px)", ylabel=ylabel)
         log_counts(axis, known["size"])
+    axes[0].plot(known["size"], known["photograph"], "o--", color=color("other"))
     axes[0].set(yscale="log")
     axes[1].axhline(0.5, linewidth=1, linestyle="--", color=color("other"))
 

@@ -10,12 +10,8 @@ import pandas as pd
 
 from lib.measure.reference import share
 from lib.report.figures import value
-from lib.report.tables import minus
 
 Result = Mapping[str, float]  # mean, low, high, n
-LINES = {"explained": "share explained by points", "excess": "share explained, beyond random", "length": "length of all lines",
-         "longest": "longest line", "support_1": "share of the first point", "support_2": "share of the second point",
-         "support_3": "share of the third point"}  # features of chapter 06
 KINDS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WebP", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 
@@ -200,83 +196,9 @@ def cost(costs: pd.DataFrame) -> str:
     return f"{'; '.join(parts)}. {again or 'None'} had to be drawn again."
 
 
-def attention(rows: Sequence[Mapping], base: str, outlined: bool) -> str:
-    """Whether the other arms look elsewhere than the base: rows of `attended.differences`."""
-    focus = [row for row in rows if row["measure"] == "focus"]
-    if not focus:
-        return "No arm to compare with."
-    what = "share of attention on the object" if outlined else "concentration of attention (Gini)"
-    moved = [row for row in focus if row["difference"]["low"] > 0 or row["difference"]["high"] < 0]
-    if not moved:
-        return f"No arm's {what} differs from that of {base} beyond chance."
-    worst = max(moved, key=lambda row: abs(row["difference"]["mean"]))
-    way = "less" if worst["difference"]["mean"] < 0 else "more"
-    size = worst["difference"] if way == "more" else minused(worst["difference"])
-    return (f"The {what} is {worst['base']:.2f} for {base}; furthest from it is {worst['of']} with {worst['mean']:.2f}, "
-            f"{way} by {value(size, digits=3)}; {len(moved)} of {len(focus)} arms differ beyond chance.")
-
-
 def minused(result: Result) -> dict[str, float]:
     """The same result with the other sign."""
     return {"mean": -result["mean"], "low": -result["high"], "high": -result["low"], "n": result["n"]}
-
-
-def looked(rows: Sequence[Mapping], base: str) -> str:
-    """How the base's maps on synthetic sets differ from those on real test images."""
-    moved = [row for row in rows if row["difference"]["low"] > 0 or row["difference"]["high"] < 0]
-    if not moved:
-        return f"On no synthetic set do the maps of {base} differ from those on real test images beyond chance."
-    most = max(moved, key=lambda row: abs(row["difference"]["d"] or 0))
-    return (f"{len(moved)} of {len(rows)} measures of {base}'s maps differ between synthetic and real images beyond chance, most "
-            f"of all {most['measure']} on {most['of']}: {most['mean']:.3f} against {most['base']:.3f}.")
-
-
-def paired(rows: Sequence[Mapping], name: str) -> str:
-    """Whether a classifier looks at inverted images as it does at their sources."""
-    moved = [f"{row['measure']} {row['difference']['mean']:+.3f}" for row in rows
-             if row["difference"]["low"] > 0 or row["difference"]["high"] < 0]
-    count = rows[0]["difference"]["n"]
-    verdict = f"differ beyond chance in {', '.join(moved)}" if moved else "do not differ beyond chance"
-    return minus(f"Maps of {count} images of {name} and of the real images they came from {verdict}.")
-
-
-def trusted(scores: pd.DataFrame) -> str:
-    """Whether maps are faithful and depend on what was learnt: frame with arm, road, sanity (results)."""
-    faithful = [row["arm"] for _, row in scores.iterrows() if row["road"]["low"] > 0]
-    most = max(row["sanity"]["mean"] for _, row in scores.iterrows())
-    alike = minus(f"{most:.2f}")
-    sane = "do not depend on" if most > 0.5 else "depend on"
-    return (f"Maps of {len(faithful)} of {len(scores)} arms are faithful beyond chance (ROAD above 0), and maps {sane} what was "
-            f"learnt: their highest rank correlation with random weights is {alike}.")
-
-
-def poster(table: pd.DataFrame) -> str:
-    """That two of the poster's three numbers are one, shown and not only said."""
-    apart = float((table["focus"] - table["intensity"]).abs().max())
-    return (f"The earlier project's focus and intensity differ by at most {apart:.3f} here: each map is scaled from 0 to 1 by "
-            "itself, after which both are the mean of the map. Ours are three numbers.")
-
-
-def calibrated(known: pd.DataFrame, smallest: int | None, size: int) -> str:
-    """From which size geometry can be measured, and whether this study's images have it."""
-    errors = ", ".join(f"{row['median']['mean']:.1f}° at {row['size']} px" for _, row in known.iterrows())
-    if smallest is None:
-        return f"Median error of vanishing points: {errors}. At no size tried does the measure mean anything."
-    fit = ("large enough" if size >= smallest else "too small: what follows about vanishing points is a negative control")
-    return f"Median error of vanishing points: {errors}. It can be believed from {smallest} px on; {size} px are {fit}."
-
-
-def geometry(found: Mapping[str, Mapping], smallest: int | None, size: int) -> str:
-    """Whether lines alone tell each synthetic set from real images: results of `geometry.compare`."""
-    if not found:
-        return "No synthetic set to compare with."
-    told = [name for name, one in found.items() if one["auroc"]["low"] > one["permuted"]["high"]]
-    best = max(found, key=lambda name: found[name]["auroc"]["mean"])
-    tail = "" if smallest is not None and size >= smallest else f" At {size} px this is statistics of edges, not of projection."
-    if not told:
-        return f"Lines alone tell no synthetic set from real images beyond chance.{tail}"
-    return (f"Lines alone tell {listed(told)} from real images (AUROC {found[best]['auroc']['mean']:.2f} for {best}, "
-            f"shuffled labels {found[best]['permuted']['mean']:.2f}).{tail}")
 
 
 def hundredfold(result: Result | str) -> str:
@@ -308,13 +230,3 @@ def calibration(errors: Mapping[str, Mapping[str, Result]], base: str) -> str:
     worst = max(errors, key=lambda arm: errors[arm]["test"]["mean"])
     rest = f"; {base}: {percent(errors[base]['test'])}" if worst != base else ""
     return f"Confidence is furthest from the truth for {worst}: {percent(errors[worst]['test'])} on average{rest}."
-
-
-def shadowed(errors: np.ndarray, near: Result, size: int) -> str:
-    """Whether cast shadows (angles (n,), NaN where none is seen) say where the light is; `near`: share within 45 degrees."""
-    seen = errors[np.isfinite(errors)]
-    if not len(seen):
-        return f"None of {len(errors)} real test images shows a cast shadow at {size} pixels."
-    verdict = "shadows tell where the light is" if near["low"] > 0.25 else "shadows tell nothing of the light"
-    return (f"{len(seen)} of {len(errors)} real test images of {size} pixels show a cast shadow, {percent(near)} of them within "
-            f"45° of the known light's (25 % by chance), median error {np.median(seen):.0f}°: {verdict}.")

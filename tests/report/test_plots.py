@@ -1,5 +1,6 @@
 """Dots stand where the numbers are."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -36,5 +37,6 @@ def test_sweep_measures_and_calibration_draw_every_point():
     assert [axis.get_title(loc="left") for axis in axes] == ["focus", "spread"]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["real", "sd"]
     _, axes = figures.figure(1, 2)
-    plots.calibration(axes, pd.DataFrame([{"size": 32, "median": result(9), "bend": result(0.5)}]), 64)
+    row = {"size": 32, "median": result(9), "bend": result(0.5), "photograph": np.nan}
+    plots.calibration(axes, pd.DataFrame([row]), 64)
     assert axes[0].get_xscale() == axes[0].get_yscale() == "log" and [t.get_text() for t in axes[1].get_xticklabels()] == ["32"]

@@ -97,38 +97,6 @@ def test_swept_names_all_ties_and_where_what_is_in_use_stands():
     assert "wording" not in words.swept(frame[:2], "a", 3.0)
 
 
-def rows(mean, half, of="sd", measure="focus"):
-    return {"of": of, "measure": measure, "mean": 0.5 + mean, "base": 0.5, "difference": result(mean, half) | {"d": mean}}
-
-
-@pytest.mark.parametrize("found, said", [
-    ([], "No arm to compare"), ([rows(0.1, 0.2)], "No arm's share of attention"),
-    ([rows(-0.2, 0.1), rows(0.01, 0.1, "cd")], "furthest from it is sd with 0.30, less by 0.200 ± 0.100"),
-    ([rows(0.2, 0.1)], "more by 0.200")])
-def test_attention(found, said):
-    assert said in words.attention(found, "real", True)
-
-
-def test_looked_and_trusted():
-    assert "On no synthetic set" in words.looked([rows(0.1, 0.2)], "real")
-    moved = [rows(0.1, 0.05), rows(0.3, 0.1, "cd", "spread")]
-    assert "most of all spread on cd: 0.800 against 0.500" in words.looked(moved, "real")
-    scores = pd.DataFrame([{"arm": "real", "road": result(0.2, 0.1), "sanity": result(0.1)},
-                           {"arm": "sd", "road": result(0.1, 0.2), "sanity": result(0.7)}])
-    assert "Maps of 1 of 2 arms are faithful" in words.trusted(scores) and "do not depend on" in words.trusted(scores)
-    assert "and maps depend on" in words.trusted(scores[:1])
-
-
-def test_geometry_knows_its_limits():
-    known = pd.DataFrame([{"size": 64, "median": result(2.1)}, {"size": 128, "median": result(1.0)}])
-    assert "believed from 128 px on; 64 px are too small" in words.calibrated(known, 128, 64)
-    assert "64 px are large enough" in words.calibrated(known, 64, 64) and "At no size" in words.calibrated(known, None, 64)
-    apart = {"sd": {"auroc": result(0.9), "permuted": result(0.5)}, "cd": {"auroc": result(0.52), "permuted": result(0.5, 0.1)}}
-    assert words.geometry(apart, 64, 64) == ("Lines alone tell sd from real images (AUROC 0.90 for sd, shuffled labels 0.50).")
-    assert words.geometry(apart, None, 64).endswith("statistics of edges, not of projection.")
-    assert "tell no synthetic set" in words.geometry({"cd": apart["cd"]}, 64, 64)
-
-
 @pytest.mark.parametrize(("sets", "model", "said"), [(["sd"], "shipped", "sweep_num_images is 0"),
                                                     (["sd", "cd"], "published", "somebody else"),
                                                     (["cd"], "shipped", "no model here is asked in words")])
@@ -152,18 +120,3 @@ def test_the_widest_gap_and_the_worst_calibration():
     errors = {"real": {"test": result(0.05)}, "sd": {"test": result(0.2)}}
     assert "for sd: 20.0 % ± 1.0 on average; real: 5.0 %" in words.calibration(errors, "real")
     assert words.hundredfold("–") == "–" and words.hundredfold(result(0.5)) == "50.0 ± 1.0"
-
-
-def test_pairs_differ_only_where_the_interval_says_so():
-    alike = words.paired([rows(0.1, 0.2)], "di")
-    assert alike == "Maps of 3 images of di and of the real images they came from do not differ beyond chance."
-    assert words.paired([rows(-0.2, 0.1)], "di").endswith("differ beyond chance in focus −0.200.")
-
-
-def test_shadows_are_believed_only_beyond_chance():
-    near = {"mean": 0.7, "low": 0.6, "high": 0.8, "n": 3}
-    seen = np.array([10.0, 20, np.nan, 90])
-    told = words.shadowed(seen, near, 64)
-    assert "3 of 4 real test images" in told and "median error 20°: shadows tell where" in told
-    assert words.shadowed(seen, near | {"low": 0.2}, 64).endswith("tell nothing of the light.")
-    assert words.shadowed(np.array([np.nan]), {}, 64).startswith("None of 1 real test images")
