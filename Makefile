@@ -63,7 +63,7 @@ status: $(READY) ## what is fresh and what is not, and why
 	@$(run) status --profile $(PROFILE)
 
 plan: $(READY) ## what PROFILE would make, how long it takes here, disk, and what is missing; makes nothing
-	@$(PY) -m lib.plan --profile $(PROFILE)
+	@$(PY) -m lib.core.plan --profile $(PROFILE)
 
 pretrained: $(READY) ## train a shipped model again from nothing (MODEL=world or sd32; hours; resumes)
 	@$(if $(filter sd32,$(MODEL)),$(PY) -m lib.tools.pretrain_sd32 $(if $(DATA),--data "$(DATA)"),$(PY) -m lib.tools.pretrain)

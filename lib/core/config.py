@@ -17,7 +17,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from lib.core.paths import NOTEBOOKS, PARAMS
+from lib.core.paths import NOTEBOOKS, PARAMS, ROOT
 
 RUN = "STUDY_RUN"  # environment of a kernel that Make started: its results are the study's
 
@@ -520,6 +520,13 @@ def resolve(chapter: str, variables: Mapping[str, Any], params: Path = PARAMS) -
     changes = {f"{name}.{key}": (own, used) for name in overrides for key, own in getattr(base, name)
                if (used := getattr(getattr(config, name), key)) != own}
     return Resolved(profile, config, changes)
+
+
+def local_paths(config: Settings) -> list[str]:
+    """Files and folders outside params/ that settings name: images, published sets, models."""
+    texts = [value for name in ("data", "inversion", "generation") for key, value in getattr(config, name)
+             if isinstance(value, str) and (key != "path" or config.data.source not in ("world", "digits"))]
+    return sorted({text for text in texts if text and text not in (".", "/") and (ROOT / text).exists()})
 
 
 def profiles(params: Path = PARAMS) -> list[str]:

@@ -1,26 +1,24 @@
-"""What a notebook depends on: its settings, its cells, the files of lib/ that it imports. Make compares the stamps' times.
+"""What a notebook depends on, and whether its last run saw just that; Make compares only the times of the stamps.
 
-Make calls this at every turn, so it imports next to nothing until something has changed.
+A stamp holds the chapter's settings, the keys of its artifacts (settings and code), its cells, its text template, the
+class facts and the code of reports and measures. Nothing slow is imported until a file has changed.
 """
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import hashlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib.core.paths import NOTEBOOKS, PARAMS, REPORTS, ROOT
 
-if TYPE_CHECKING:
-    from lib.core.config import Settings
-
-WATCHED = (".py", ".j2", ".css", ".json", ".yaml")  # code, and data that it reads; not weights, which recipes know by their hash
+READ_BY_NOTEBOOKS = ("core", "measure", "report")  # rooms whose code runs in cells, not in artifacts
+ELSEWHERE = {"title", "small", "engine", "workers", "store"}  # settings that change no number
 
 
 def names() -> list[str]:
@@ -28,97 +26,8 @@ def names() -> list[str]:
     return sorted(p.stem for p in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
-def stamps(profile: str) -> None:
-    """Write each notebook's stamp where it changed."""
-    out = REPORTS / profile / "stamps"
-    for name in lost(profile):
-        (out / f"{name}.json").touch()  # Make takes it as changed and runs the notebook again
-    if read(out / "inputs.json") == fingerprint(profile):
-        return
-    from lib.core import config as settings
-
-    loaded = settings.load(profile)
-    out.mkdir(parents=True, exist_ok=True)
-    page = {"code": {str(p.relative_to(ROOT)): _sha(p.read_bytes())
-                     for p in sorted((ROOT / "lib" / "report").rglob("*")) if p.suffix in WATCHED}}
-    for name, content in {**{n: stamp(n, loaded) for n in names()}, "report": page}.items():
-        if read(out / f"{name}.json") != content:
-            _write(out / f"{name}.json", content)
-    _write(out / "inputs.json", fingerprint(profile))
-
-
-def date_back(folder: Path) -> None:
-    """Where the clock was set back, files of the future would be fresh for Make whatever changes: all become as much older.
-
-    The Makefile calls this before Make looks at any time.
-    """
-    times = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another run has moved it on
-            times[path] = path.stat().st_mtime_ns
-    ahead = max(times.values(), default=0) - time.time_ns()
-    for path, seen in times.items() if ahead > 0 else ():
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(path, ns=(seen - ahead, seen - ahead))
-
-
-def lost(profile: str) -> list[str]:
-    """Notebooks that ran and whose result is gone or unreadable."""
-    out = REPORTS / profile
-    return [name for name in names() if (out / "notebooks" / f"{name}.ipynb").exists()
-            and (out / "stamps" / f"{name}.json").exists() and read(out / "results" / f"{name}.json") is None]
-
-
-def fingerprint(profile: str) -> dict[str, str]:
-    """One hash over every file that a stamp could depend on, and the stamps themselves."""
-    files = [PARAMS / "defaults.yaml", PARAMS / f"{profile}.yaml", *sorted(NOTEBOOKS.glob("*.ipynb")),
-             *sorted(p for p in (ROOT / "lib").rglob("*") if p.suffix in WATCHED)]
-    here = [(str(p), _sha(p.read_bytes()) if p.is_file() else "") for p in files]
-    have = [n for n in [*names(), "report"] if (REPORTS / profile / "stamps" / f"{n}.json").is_file()]
-    return {"all": _sha(repr((here, have)).encode())}
-
-
-def stamp(name: str, profile: Settings) -> dict[str, Any]:
-    """All that one notebook reads besides its upstream."""
-    source = _code(NOTEBOOKS / f"{name}.ipynb")
-    return {"settings": profile.parameters(name), "notebook": _sha(source.encode()),
-            "code": {str(p.relative_to(ROOT)): _sha(p.read_bytes()) for p in imported(source)}}
-
-
-def imported(source: str) -> list[Path]:
-    """Files of lib/ that a program imports, directly or through others, and the data files that these name."""
-    found, todo = set(), imports(source)
-    while todo:
-        path = todo.pop()
-        if path not in found:
-            found.add(path)
-            todo |= imports(path.read_text(encoding="utf-8")) - found
-    return sorted(found.union(*map(data, found)))
-
-
-def data(path: Path) -> set[Path]:
-    """Data files beside a module that it names in a text of its own, as in `Path(__file__).with_name("published.yaml")`."""
-    beside = {p.name: p for p in path.parent.iterdir() if p.suffix in WATCHED and p.suffix != ".py"}
-    if not beside:
-        return set()
-    return {beside[node.value] for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.Constant) and node.value in beside}
-
-
-def imports(source: str) -> set[Path]:
-    """Files of lib/ that a program's own import statements name."""
-    dotted = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            dotted |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            dotted |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    stems = [ROOT.joinpath(*name.split(".")) for name in dotted if name.split(".")[0] == "lib"]
-    return {path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py") if path.is_file()}
-
-
 def read(path: Path) -> dict[str, Any] | None:
-    """A JSON object that this project wrote, or None where there is none or it is damaged (then it proves nothing)."""
+    """A JSON object that this project wrote, or None where there is none or it is damaged."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -126,10 +35,99 @@ def read(path: Path) -> dict[str, Any] | None:
     return tree if isinstance(tree, dict) else None
 
 
-def _code(notebook: Path) -> str:
-    """The code of a notebook as one program."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+def listing(folders: Iterable[str]) -> str:
+    """A hash over name, size and time of every file that a stamp could depend on; nothing is opened."""
+    roots = [ROOT / "lib", NOTEBOOKS, PARAMS, *(ROOT / folder for folder in folders)]
+    files = [p for root in roots for p in ([root] if root.is_file() else sorted(root.rglob("*")))]
+    rows = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files
+            if p.is_file() and p.suffix != ".pyc"]
+    return _sha(repr(rows).encode())
+
+
+def artifact_keys(name: str, study) -> dict[str, str]:
+    """A hash over the keys of a chapter's artifacts, by kind; `study` is a lib.study.Study."""
+    kinds: dict[str, list[str]] = {}
+    for spec in study.chapters.get(name, []):
+        kinds.setdefault(spec.kind, []).append(spec.key)
+    return {kind: _sha(repr(sorted(keys)).encode()) for kind, keys in kinds.items()}
+
+
+def stamp(name: str, study) -> dict[str, Any]:
+    """All that one notebook reads."""
+    rooms = [p for room in READ_BY_NOTEBOOKS for p in sorted((ROOT / "lib" / room).glob("*.py"))]
+    files = [*rooms, ROOT / "lib/study.py", ROOT / f"lib/report/text/{name}.md.j2",
+             *sorted((PARAMS / "classes").glob("*.yaml"))]
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    settings = study.config.parameters(name)
+    return {"settings": {key: value for key, value in settings.items() if key not in ELSEWHERE},
+            "artifacts": artifact_keys(name, study),
+            "files": {str(p.relative_to(ROOT)): _sha(p.read_bytes()) for p in files if p.is_file()}
+            | {f"notebooks/{name}.ipynb": _sha(repr([cell["source"] for cell in cells]).encode())}}
+
+
+def page_stamp(study) -> dict[str, Any]:
+    """What the page reads besides the notebooks."""
+    files = sorted(p for p in (ROOT / "lib/report").rglob("*") if p.is_file() and p.suffix != ".pyc")
+    return {"settings": {"title": study.config.study.title, "small": study.config.study.small},
+            "artifacts": {}, "files": {str(p.relative_to(ROOT)): _sha(p.read_bytes()) for p in files}}
+
+
+def changes(seen: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two stamps, in words."""
+    texts = [f"{key}: {seen['settings'].get(key)!r} is now {value!r}"
+             for key, value in now["settings"].items() if seen["settings"].get(key) != value]
+    for part, what in (("artifacts", "settings, inputs or code of {} changed"), ("files", "{} changed")):
+        keys = dict.fromkeys([*seen[part], *now[part]])
+        texts += [what.format(key) for key in keys if seen[part].get(key) != now[part].get(key)]
+    return texts
+
+
+def write_stamps(profile: str) -> None:
+    """Bring the stamps up to date; where a run saw what stands now, its stamp is older than its result."""
+    folder = REPORTS / profile / "stamps"
+    inputs = read(folder / "inputs.json") or {}
+    lost = [name for name in names() if not _result_is_there(name, profile)]
+    if not lost and inputs.get("listing") == listing(inputs.get("folders", [])):
+        return
+    from lib import study as studies
+    from lib.core import config as settings
+
+    study = studies.plan(settings.load(profile), profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    folders = settings.local_paths(study.config)
+    before = listing(folders)
+    for name, now in {**{n: stamp(n, study) for n in names()}, "report": page_stamp(study)}.items():
+        if read(folder / f"{name}.json") != json.loads(json.dumps(now)):
+            _write(folder / f"{name}.json", now)
+        seen, target = read(folder / f"{name}.done.json"), result_of(name, profile)
+        if name in lost:
+            (folder / f"{name}.json").touch()
+        elif seen and target.exists() and not changes(seen, json.loads(json.dumps(now))):
+            older = target.stat().st_mtime_ns - 10**9
+            os.utime(folder / f"{name}.json", ns=(older, older))
+    _write(folder / "inputs.json", {"listing": before, "folders": folders})
+
+
+def date_back(folder: Path) -> None:
+    """Where the clock was set back, files of the future would be fresh for Make whatever changes.
+
+    All become as much older. The Makefile calls this before Make looks at any time.
+    """
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.exists()}
+    ahead = max(times.values(), default=0) - time.time_ns()
+    for path, seen in times.items() if ahead > 0 else ():
+        os.utime(path, ns=(seen - ahead, seen - ahead))
+
+
+def result_of(name: str, profile: str) -> Path:
+    """The file that Make compares with the stamp."""
+    out = REPORTS / profile
+    return out / "report.html" if name == "report" else out / "notebooks" / f"{name}.ipynb"
+
+
+def _result_is_there(name: str, profile: str) -> bool:
+    """False where a notebook ran and its result is gone or unreadable, or never ran."""
+    return result_of(name, profile).exists() and read(REPORTS / profile / f"results/{name}.json") is not None
 
 
 def _sha(data: bytes) -> str:
@@ -139,19 +137,15 @@ def _sha(data: bytes) -> str:
 def _write(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    temporary.replace(path)
-
-
-def main(profile: str) -> int:
-    """`python -m lib.core.freshness world`."""
     try:
-        stamps(profile)
-    except ValueError as error:  # a SettingsError, whose class would be slow to import
-        print(f"\n{error}", file=sys.stderr)
-        return 1
-    return 0
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+if __name__ == "__main__":  # python -m lib.core.freshness world
+    try:
+        write_stamps(sys.argv[1])
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"\n{error}")

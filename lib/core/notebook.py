@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lib.core import compute, precision, progress
+from lib.core import compute, freshness, precision, progress
 from lib.core import config as settings
 from lib.core import executor as schedule
 from lib.core.config import RUN
@@ -54,6 +54,7 @@ class Chapter:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{self.name}.json", {
             "notebook": self.name, "profile": self.profile, "seconds": seconds, "device": compute.describe(),
+            "settings": self.config.parameters(self.name), "artifacts": freshness.artifact_keys(self.name, self),
             "results": results, "specs": {name: spec.to_json() for name, spec in specs.items()},
             # for notebooks that still read the old names
             "numbers": results, "findings": [], "recipes": {name: spec.to_json() for name, spec in specs.items()}})
@@ -65,6 +66,7 @@ class Notebook:
 
     def __init__(self, name: str, profile: str, study: settings.Study, section: settings.Section | None):
         self.name, self.profile, self.study, self.settings = name, profile, study, section
+        self.parameters = study.model_dump() | (section.model_dump() if section else {})
         self.store, self.out = Store(study.store, study.workers, study.engine), REPORTS / profile
         self.study = study.model_copy(update={"precision": precision.decide(self.store, study)})
         self.began = time.monotonic()
@@ -102,7 +104,8 @@ class Notebook:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{self.name}.json", {
             "notebook": self.name, "profile": self.profile, "seconds": seconds, "device": compute.describe(),
-            "findings": findings, "numbers": numbers, "results": numbers, "recipes": {k: r.to_json() for k, r in recipes.items()}})
+            "settings": self.parameters, "findings": findings, "numbers": numbers, "results": numbers,
+            "recipes": {name: spec.to_json() for name, spec in recipes.items()}})
 
     def _results(self, run: bool) -> Path:
         """Results of `make` are the study's; what is explored by hand stays apart from them."""

@@ -9,8 +9,10 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,8 @@ from traitlets.config import Config
 
 from lib.core import config as settings
 from lib.core import progress
-from lib.core.config import RUN, Settings, SettingsError
-from lib.core.freshness import lost, names, read, stamp
+from lib.core.config import RUN, SettingsError
+from lib.core.freshness import changes, names, page_stamp, read, result_of, stamp
 from lib.core.paths import NOTEBOOKS, REPORTS, ROOT
 from lib.core.store import ArtifactSpec, Store, StoreError, git, locked, write_json
 from lib.report import ReportError
@@ -35,11 +37,11 @@ class RunError(RuntimeError):
 # --- running one notebook -------------------------------------------------------------------------------------------
 
 def notebook(name: str, profile: str) -> None:
-    """Run one notebook; a second run of it waits, since both would write the same files, and then finds all work in the store."""
-    loaded = settings.load(profile)
-    parameters = {"profile": profile}
+    """Run one notebook; a second run of it waits and then finds all work in the store."""
+    settings.load(profile)
     with locked(REPORTS / profile / "locks" / name):
-        execute(name, profile, parameters, stamp(name, loaded))
+        seen = read(REPORTS / profile / "stamps" / f"{name}.json") or {}
+        execute(name, profile, {"profile": profile}, seen)
 
 
 def execute(name: str, profile: str, parameters: dict[str, Any], seen: dict[str, Any]) -> None:
@@ -61,7 +63,10 @@ def execute(name: str, profile: str, parameters: dict[str, Any], seen: dict[str,
         raise RunError(_failure(name, error, failed)) from None
     failed.unlink(missing_ok=True)
     seconds = round(time.monotonic() - began, 1)
-    write_json(REPORTS / profile / "stamps" / f"{name}.done.json", {**seen, "seconds": seconds})
+    result = read(REPORTS / profile / "results" / f"{name}.json") or {}
+    artifacts = result.get("artifacts", seen.get("artifacts", {}))  # the kernel knows the images
+    done = seen | {"artifacts": artifacts, "seconds": seconds}
+    write_json(REPORTS / profile / "stamps" / f"{name}.done.json", done)
     partial.replace(out / f"{name}.ipynb")
     print(f"✓ {name} in {progress.clock(seconds)}", file=sys.stderr, flush=True)
 
@@ -85,10 +90,13 @@ def _short(text: str, lines: int = 8) -> str:
 def watched(name: str) -> Iterator[None]:
     """Print what the kernel says of its progress for as long as it runs."""
     REPORTS.mkdir(exist_ok=True)
+    _sweep_up()
     state, stop = REPORTS / f".progress.{os.getpid()}", threading.Event()
-    state.touch()
+    state.write_bytes(b"")  # of an ended process with the same number, lines could be left
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other under make -j
-    os.environ |= {progress.STATE: str(state), RUN: "1",
+    os.environ.pop("MPLBACKEND", None)  # the notebook's own; a user's would stop it
+    profile = tempfile.mkdtemp(prefix="ipython-")  # and no start-up files or settings of the user's IPython
+    os.environ |= {progress.STATE: str(state), RUN: "1", "IPYTHONDIR": profile,
                    "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     watcher = threading.Thread(target=_watch, args=(name, state, stop))
     watcher.start()
@@ -97,7 +105,19 @@ def watched(name: str) -> Iterator[None]:
     finally:
         stop.set()
         watcher.join()
-        state.unlink()
+        state.unlink(missing_ok=True)
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+def _sweep_up() -> None:
+    """Remove the progress files of processes that were killed."""
+    for path in REPORTS.glob(".progress.*"):
+        try:
+            os.kill(int(path.suffix[1:]), 0)
+        except (ProcessLookupError, ValueError):
+            path.unlink(missing_ok=True)
+        except PermissionError:
+            continue  # somebody's process is alive
 
 
 def _watch(name: str, state: Path, stop: threading.Event) -> None:
@@ -132,6 +152,8 @@ def publish(profile: str) -> Path:
         if result is None:
             raise RunError(f"no result of {name}, or not a readable one; `make report` runs it again.\n"
                            f"{out / 'results' / name}.json")
+    for name, result in results.items():
+        _refuse_changed(name, result.get("settings"), loaded.parameters(name))
     seconds = {name: (read(out / "stamps" / f"{name}.done.json") or result)["seconds"] for name, result in results.items()}
     run = {"profile": profile, "device": results[names()[-1]]["device"], "total": round(sum(seconds.values()), 1),
            "seconds": seconds, **git()}
@@ -142,51 +164,53 @@ def publish(profile: str) -> Path:
     banner = {"profile": profile, "small": loaded.study.small, "device": run["device"], "seeds": loaded.study.seeds,
               "resolution": loaded.data.resolution, "git": run["git"][:10] + (" (changed)" if run["dirty"] else ""),
               "last runs": f"{run['total'] / 60:.0f} min"}
-    return page.publish([out / "notebooks" / f"{name}.ipynb" for name in names()], out / "report.html",
-                        title=loaded.study.title, banner=banner, provenance=list(manifests.values()))
+    written = page.publish([out / "notebooks" / f"{name}.ipynb" for name in names()], out / "report.html",
+                           title=loaded.study.title, banner=banner, provenance=list(manifests.values()))
+    seen = read(out / "stamps" / "report.json")
+    if seen:
+        write_json(out / "stamps" / "report.done.json", seen)
+    return written
+
+
+def _refuse_changed(name: str, ran: dict[str, Any] | None, now: dict[str, Any]) -> None:
+    """The page says of itself what its notebooks ran with, so params/ must still say the same."""
+    differing = [key for key, value in now.items() if ran and json.loads(json.dumps(value)) != ran.get(key)]
+    if differing:
+        raise RunError(f"params/ changed while the study ran: {name} ran with {differing[0]} = "
+                       f"{ran.get(differing[0])!r}, and the profile now says {now[differing[0]]!r}. "
+                       "Run `make report` again; it runs what the change concerns.")
 
 
 def status(profile: str) -> list[str]:
-    """For each notebook and artifact whether it is fresh and, if not, why."""
-    loaded, lines, stale = settings.load(profile), [], []
-    store = Store(loaded.study.store)
+    """For each notebook whether it is fresh and, if not, why; for each kind of its artifacts what is there."""
+    from lib import study as studies
+    from lib.core import plan
+
+    study, lines, stale = studies.plan(settings.load(profile), profile), [], []
+    specs = dict(plan.new_specs(study))
     for name in names()[1:] + names()[:1]:
-        why = _why_stale(name, profile, loaded) or (f"after {stale[0]}, which is not fresh" if stale else "")
-        if why:
-            stale.append(name)
+        why = _why_stale(name, profile, stamp(name, study)) or (f"after {stale[0]}, which is not fresh" if stale else "")
+        stale += [name] * bool(why)
         lines.append(f"{name:18} {why or 'fresh'}")
-        result = read(REPORTS / profile / "results" / f"{name}.json") or {"recipes": {}}
-        for label, tree in result["recipes"].items():
-            recipe = ArtifactSpec.from_json(tree)
-            lines.append(f"  {label:24} {recipe.kind}/{recipe.key}  {store.state(recipe)}")
-    return [*lines, f"{'report.html':18} {_page_state(REPORTS / profile, stale)}"]
+        for kind in dict.fromkeys(spec.kind for spec in specs.get(name, [])):
+            states = Counter(study.store.state(spec) for spec in specs[name] if spec.kind == kind)
+            lines.append(f"  {kind:28} " + ", ".join(f"{count} {state}" for state, count in states.items()))
+    why = f"after {stale[0]}, which is not fresh" if stale else _why_stale("report", profile, page_stamp(study))
+    return [*lines, f"{'report.html':18} {why or 'fresh'}"]
 
 
-def _page_state(out: Path, stale: list[str]) -> str:
-    """Whether the page holds what the notebooks found."""
-    page, notebooks = out / "report.html", [out / "notebooks" / f"{name}.ipynb" for name in names()]
-    if not page.exists():
-        return "not written yet"
-    late = [path.name for path in notebooks if path.exists() and path.stat().st_mtime > page.stat().st_mtime]
-    return f"after {stale[0]}, which is not fresh" if stale else f"older than {late[0]}" if late else "fresh"
-
-
-def _why_stale(name: str, profile: str, loaded: Settings) -> str:
-    """Empty where the notebook's last run saw just what stands now."""
-    out = REPORTS / profile
-    if name in lost(profile):
-        return f"its result is lost: results/{name}.json"
+def _why_stale(name: str, profile: str, now: dict[str, Any]) -> str:
+    """Empty where the last run saw just what stands now."""
+    out, target = REPORTS / profile, result_of(name, profile)
+    seen = read(out / "stamps" / f"{name}.done.json")
     if (out / "notebooks" / f"{name}.failed.ipynb").exists():
         return f"failed: {name}.failed.ipynb"
-    seen, now = read(out / "stamps" / f"{name}.done.json"), stamp(name, loaded)
-    if not seen or not (out / "notebooks" / f"{name}.ipynb").exists():
-        return "not run yet"
-    changed = [f"{k}: {seen['settings'].get(k)!r} is now {v!r}" for k, v in now["settings"].items()
-               if seen["settings"].get(k) != v]
-    changed += ["the notebook changed"] if seen["notebook"] != now["notebook"] else []
-    files = {**seen["code"], **now["code"]}
-    changed += [f"{file} changed" for file in files if seen["code"].get(file) != now["code"].get(file)]
-    return f"stale: {'; '.join(changed)}" if changed else ""
+    if not seen or not target.exists():
+        return "not run yet" if name != "report" else "not written yet"
+    if name != "report" and read(out / "results" / f"{name}.json") is None:
+        return f"its result is lost: results/{name}.json"
+    differing = changes(seen, json.loads(json.dumps(now)))
+    return f"stale: {'; '.join(differing)}" if differing else ""
 
 
 def main(arguments: list[str] | None = None) -> int:

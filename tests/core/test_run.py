@@ -1,14 +1,19 @@
 """Make, papermill and the settings agree; failures are loud, kept, and never taken as done."""
 
+import ast
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
 
+from lib import study as studies
 from lib.core import config as settings
-from lib.core import freshness as stamps
-from lib.core import run
+from lib.core import freshness, run
 from lib.core.config import Settings
 from lib.core.paths import NOTEBOOKS, ROOT
 from lib.core.store import ArtifactSpec, Store
@@ -52,29 +57,69 @@ def test_notebooks_open_alike(name):
     assert second.metadata.tags == ["parameters"]
 
 
-def test_what_a_program_imports_is_found_through_others():
-    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.data import real")}
-    assert {"lib/data/real.py", "lib/world/__init__.py", "lib/core/store.py", "lib/core/paths.py",
-            "lib/core/progress.py"} <= found
-    assert not any(path.startswith("lib/report") for path in found)
-
-
-def test_data_that_a_module_reads_is_watched_with_it():
-    found = {str(path.relative_to(ROOT)) for path in stamps.imported("from lib.report import published")}
-    assert {"lib/report/published.py", "lib/report/published.yaml"} <= found
-    assert not any(path.endswith(".yaml") for path in map(str, stamps.imported("from lib.report import figures")))
-
-
 def test_no_room_imports_from_a_floor_above():
-    floors = ["paths workers", "settings stamps", "compute progress", "cluster", "store", "schedule", "data", "generator",
-              "classifier", "measure", "repair", "run", "report", "notebook fetch", "plan"]
+    floors = ["core", "data world", "diffusion classifier", "measure", "remedies", "report", "study", "tools"]
     height = {room: i for i, rooms in enumerate(floors) for room in rooms.split()}
+    above = {"run", "plan", "notebook", "fetch"}  # of core/: what Make calls
     for path in (ROOT / "lib").rglob("*.py"):
         room = path.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
-        if room not in ("__init__", "run"):  # run.py names the page that it publishes
-            for other in stamps.imports(path.read_text()):
-                there = other.relative_to(ROOT / "lib").parts[0].removesuffix(".py")
-                assert there == "__init__" or height[there] <= height[room], f"{path} imports {other}"
+        if room != "__init__" and not (room == "core" and path.stem in above):
+            for other in imported_rooms(path):
+                assert height[other] <= height[room], f"{path} imports from {other}"
+
+
+def imported_rooms(path):
+    """The rooms of lib/ that a file's import statements name."""
+    dotted = [name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+              for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+              if name != "lib" or not isinstance(node, ast.ImportFrom)]
+    return {name.split(".")[1] for name in dotted if name.startswith("lib.")}
+
+
+# --- what a stamp holds -----------------------------------------------------------------------------------------------
+
+def test_a_stamp_holds_keys_settings_cells_text_and_facts():
+    study = studies.plan(settings.load("digits"), "digits")
+    seen = freshness.stamp("04_training", study)
+    assert seen["settings"]["epochs"] == study.config.training.epochs
+    assert "classifier" in seen["artifacts"] and "engine" not in seen["settings"]
+    files = ("notebooks/04_training.ipynb", "lib/measure/stats.py", "lib/report/tables.py", "params/classes/world.yaml")
+    assert set(files) <= set(seen["files"])
+
+
+def test_differences_are_stated():
+    seen = {"settings": {"epochs": 2}, "artifacts": {"classifier": "a"}, "files": {"x.py": "1"}}
+    now = {"settings": {"epochs": 1}, "artifacts": {"classifier": "b"}, "files": {"x.py": "1", "y.py": "2"}}
+    assert freshness.changes(seen, now) == [
+        "epochs: 2 is now 1", "settings, inputs or code of classifier changed", "y.py changed"]
+    assert freshness.changes(now, now) == []
+
+
+def test_a_replaced_image_is_noticed(tmp_path):
+    image = tmp_path / "a.png"
+    image.write_bytes(b"one")
+    before = freshness.listing([str(tmp_path)])
+    assert freshness.listing([str(tmp_path)]) == before
+    os.utime(image, (1, 1))
+    assert freshness.listing([str(tmp_path)]) != before
+
+
+def test_the_page_is_refused_where_params_changed_meanwhile():
+    with pytest.raises(run.RunError, match="ran with seeds = 3, and the profile now says 5.*make report"):
+        run._refuse_changed("04_training", {"seeds": 3}, {"seeds": 5})
+    run._refuse_changed("04_training", {"seeds": 3, "betas": [0.4, 0.6]}, {"seeds": 3, "betas": [0.4, 0.6]})
+
+
+def test_kernels_see_nothing_of_the_users_ipython_and_killed_runs_leave_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "REPORTS", tmp_path)
+    for name in ("MPLBACKEND", "IPYTHONDIR", run.RUN, "PYTHONPATH", "OMP_WAIT_POLICY", run.progress.STATE):
+        monkeypatch.setenv(name, "x")
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    (tmp_path / f".progress.{ended.stdout.strip()}").write_text("{}")
+    with run.watched("01_data"):
+        assert "MPLBACKEND" not in os.environ and not list(Path(os.environ["IPYTHONDIR"]).iterdir())
+        assert [path.name for path in tmp_path.iterdir()] == [f".progress.{os.getpid()}"]
+    assert not list(tmp_path.iterdir())
 
 
 # --- make -----------------------------------------------------------------------------------------------------------

@@ -5,14 +5,13 @@ import pytest
 import yaml
 from PIL import Image
 
+from lib import study as studies
 from lib.classifier import stream
 from lib.classifier import train as fit
 from lib.core import config as settings
 from lib.core import executor as schedule
-from lib.core.store import Store
 from lib.data import imageset as images
 from lib.measure import accuracy
-from lib.plan import chapters
 from tests.diffusion import tiny
 
 IDS = {"n01": "red fox", "n02": "sports car", "n03": "daisy"}
@@ -41,15 +40,15 @@ def study(tmp_path_factory):
 
 
 def test_from_the_folder_to_the_classifiers(study):
-    store = Store(study.study.store)
-    known, asked = chapters.study(study, store)
-    assert known.data["classes"] == list(IDS) and list(known.sets) == ["sd"]
-    schedule.make(store, [*known.sets.values(), *(one for seeds in known.models.values() for one in seeds)])
-    said = images.load(store.make(known.sets["sd"]))
+    graph = studies.Study(study, "imagenet100")
+    store = graph.store
+    assert graph.class_names == list(IDS) and list(graph.synthetic) == ["sd"]
+    schedule.make(store, [*graph.synthetic.values(), *(one for seeds in graph.classifiers.values() for one in seeds)])
+    said = images.load(store.make(graph.synthetic["sd"]))
     assert said.prompts[:3] == tuple(f"{name}, thing inside a field" for name in IDS.values())
-    assert said.images.shape == (24, 32, 32, 3) and list(known.models) == ["real", "sd", "real+sd"]
-    both = known.models["real+sd"][0]
+    assert said.images.shape == (24, 32, 32, 3) and list(graph.classifiers) == ["real", "sd", "real+sd"]
+    both = graph.classifiers["real+sd"][0]
     assert isinstance(fit.pictures(store, both, fit.DEFAULTS | both.settings), stream.Shards)
     assert both.settings["recipe"] == "multicrop" and both.settings["steps"] == 2
-    found = accuracy.scores(store, known.models, {"test": known.real["test"]}, "cpu")
+    found = accuracy.scores(store, graph.classifiers, {"test": graph.real["test"]}, "cpu")
     assert len(found) == 3 and found["accuracy"].between(0, 1).all()

@@ -1,1 +1,0 @@
-"""What a profile would make, what it would cost, and what it lacks: `python -m lib.plan --profile world`."""
