@@ -90,12 +90,15 @@ def difference(ours: np.ndarray, base: np.ndarray) -> Estimate:
 def ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int = 0) -> Estimate:
     """Ratio of two mean differences, matrices (seeds, images), by the crossed bootstrap.
 
-    Refused where the interval of the denominator contains 0: the ratio could be any number.
+    Refused where the denominator may be 0, by its interval or when resampled: the ratio could
+    then be any number.
     """
     below = _two_way(np.asarray(denominator, np.float64))
     if below["low"] <= 0 <= below["high"]:
         raise StatsError("no ratio: the interval of the denominator contains 0")
     draws = crossed_bootstrap(np.stack([numerator, denominator]), seed=seed)
+    if (draws[:, 1] * below["mean"] <= 0).any():
+        raise StatsError("no ratio: resampled denominators reach 0")
     return percentiles(np.mean(numerator) / np.mean(denominator), draws[:, 0] / draws[:, 1],
                        n_seeds=below["n_seeds"], n_images=below["n_images"])
 

@@ -172,6 +172,15 @@ def test_a_ratio_has_the_interval_of_the_crossed_bootstrap_or_none():
         stats.ratio(gain, correct(share=0.5, seed=3) * 1.0 - base)
 
 
+def test_a_ratio_is_refused_where_resampled_denominators_reach_zero():
+    """4 of 40 images are recognised, by every seed: above 0, but a resample can hold none of them."""
+    few = np.zeros((3, 40))
+    few[:, :4] = 1
+    assert stats.difference(few, 0 * few)["low"] > 0
+    with pytest.raises(stats.StatsError, match="no ratio"):
+        stats.ratio(few, few)
+
+
 def test_bootstrap_over_images_is_near_the_t_interval():
     values = np.random.default_rng(0).normal(2, 1, 300)
     drawn = stats.bootstrap((values,), lambda a, axis: a.mean(axis), seed=0)
