@@ -173,7 +173,7 @@ def test_a_ratio_has_the_interval_of_the_crossed_bootstrap_or_none():
 
 
 def test_a_ratio_is_refused_where_resampled_denominators_reach_zero():
-    """4 of 40 images are recognised, by every seed: above 0, but a resample can hold none of them."""
+    """4 of 40 images are recognised by every seed: above 0, but a resample may hold none."""
     few = np.zeros((3, 40))
     few[:, :4] = 1
     assert stats.difference(few, 0 * few)["low"] > 0
