@@ -93,15 +93,19 @@ def stage(one: dict) -> str:
     said = (
         f"{one['steps']:,} steps of {config['batch_size']} images, {seen}: rate {config['lr']:g}, falling over the last "
         f"{config['lr_decay']:.0%} of the way to zero at each of the steps {legs}; average of weights {config['ema_decay']:g}; "
-        f"noise levels u^(1/{config['timestep_shift']:g}) of even u; {one['seconds'] / 60:.0f} minutes on {one['on']}, {shared(one)}"
+        f"noise levels u^(1/{config['timestep_shift']:g}) of even u; "
+        f"{one['seconds'] / 60:.0f} minutes on {one['on']}, {shared(one)}"
     )
     return textwrap.fill(said, 125, subsequent_indent="  ")
 
 
 def shared(one: dict) -> str:
     """How many processes shared the batches."""
-    many = f"in {one['processes']} processes that share each batch, their weights averaged every {one['config']['meet']} steps"
-    return many if one.get("processes", 1) > 1 else "in one process"
+    if one.get("processes", 1) == 1:
+        return "in one process"
+    shared_steps = one["config"]["meet"]
+    return (f"in {one['processes']} processes that share each batch, their weights averaged "
+            f"every {shared_steps} steps")
 
 
 def measured(figures: dict) -> str:

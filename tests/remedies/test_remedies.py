@@ -268,7 +268,7 @@ def test_remedies_are_found_by_name_and_every_one_of_the_params_is_there():
 def test_the_remedy_that_the_readme_shows_works(store):
     """It returns a row whose classifiers can be made from the base alone."""
     blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S
+        r"```python\n(.*?)```", (ROOT / "lib" / "README.md").read_text(encoding="utf-8"), re.S
     )
     (text,) = [block for block in blocks if "def remedy(" in block]
     rooms, toy = {}, toys.world()
