@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from lib.classifier import arms
-from lib.classifier import train as classifier
+from lib.classifier import arms, comparison
+from lib.classifier.comparison import ArmKey
+from lib.classifier.train import steps_for
 from lib.core import compute, executor, fetch, progress
 from lib.core import config as settings
 from lib.core.config import Settings
@@ -244,7 +245,9 @@ class Study(Chapter):
     def reference(self) -> ArtifactSpec:
         """A classifier of the real training images that no training set uses: it looks at synthetic images."""
         epochs = self.config.generation.reference_epochs
-        return reference.judge(self.config.study, self.facts, self.real["train"], epochs)
+        return reference.reference_classifier(
+            self.config.training, self.config.study, self.facts, self.real["train"], epochs
+        )
 
     def generation_artifacts(self) -> list[ArtifactSpec]:
         compared = [self.real["test"], *self.synthetic.values()]
@@ -278,8 +281,8 @@ class Study(Chapter):
         return scaling.drawn(self.config.training)
 
     @functools.cached_property
-    def all_classifiers(self) -> dict[str, list[ArtifactSpec]]:
-        """By training set or variant, one per seed: the compared sets, points of curves, equal epochs …"""
+    def variants(self) -> dict[ArmKey, list[ArtifactSpec]]:
+        """Every training set and variant, one per seed: points of curves, equal epochs …"""
         section = self.config.training
         points = [*self.swept, *(arm for curve in self.curves.values() for arm in curve)]
         names = {
@@ -287,15 +290,20 @@ class Study(Chapter):
             *(name for arm in (*section.arms, *points) for name in arms.names(arm, self.sets)),
         }
         sizes = {name: spec.settings["count"] for name, spec in self.sets.items() if name in names}
-        return classifier.planned(
+        return comparison.planned(
             section, self.config.study, self.steps, self.facts["flip"], self.sets, sizes, points
         )
+
+    @functools.cached_property
+    def all_classifiers(self) -> dict[str, list[ArtifactSpec]]:
+        """The same by label."""
+        return {key.label: specs for key, specs in self.variants.items()}
 
     @property
     def steps(self) -> int:
         """Optimiser steps of every classifier: `epochs` passes over the real training images."""
         section = self.config.training
-        return classifier.steps_for(self.facts["train"], section.batch_size, section.epochs)
+        return steps_for(self.facts["train"], section.batch_size, section.epochs)
 
     @functools.cached_property
     def classifiers(self) -> dict[str, list[ArtifactSpec]]:
@@ -555,8 +563,12 @@ class Study(Chapter):
     def repair_reference(self) -> ArtifactSpec:
         """The classifier by which images are filtered: of the images that remedies may learn from."""
         facts = self.facts | {"train": self.repair_count}
-        return reference.judge(
-            self.config.study, facts, self.repair_splits[0], self.config.repair.reference_epochs
+        return reference.reference_classifier(
+            self.config.training,
+            self.config.study,
+            facts,
+            self.repair_splits[0],
+            self.config.repair.reference_epochs,
         )
 
     @functools.cached_property
@@ -571,12 +583,13 @@ class Study(Chapter):
     @functools.cached_property
     def repair_models(self) -> dict[str, list[ArtifactSpec]]:
         """The classifiers that remedies may start from, and the reference classifier, one per seed."""
-        return self.classifiers | {"judge": [self.repair_reference] * self.config.study.seeds}
+        return self.classifiers | {"reference": [self.repair_reference] * self.config.study.seeds}
 
     @functools.cached_property
     def repair_images(self) -> Specs:
-        """The image sets that remedies may learn from; `real` without the validation images."""
-        return {"real": self.repair_splits[0], **self.synthetic}
+        """The image sets that remedies learn from, and `validation`, which chooses learning rates."""
+        fit, validation = self.repair_splits
+        return {"real": fit, "validation": validation, **self.synthetic}
 
     @functools.cached_property
     def remedies(self) -> tuple[dict[str, registry.Remedy], dict[str, str]]:

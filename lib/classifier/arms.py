@@ -129,7 +129,7 @@ def assemble(
     parts, first = [], sets[parse(arm)[0].name]
     for term in parse(arm):
         whole = sets[term.name]
-        complete(
+        check_complete(
             arm,
             term.name,
             whole.labels,
@@ -147,7 +147,7 @@ def assemble(
     )
 
 
-def complete(
+def check_complete(
     arm: str, name: str, labels: np.ndarray, kind: tuple[tuple[str, ...], int], first: tuple
 ) -> None:
     """Stop where a set has not the classes and size (its `kind`) of the arm's first set, or no image of a class."""

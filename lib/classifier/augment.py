@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device: a recipe makes of uint8 images the views that a step learns from.
+"""Augmentation of whole batches on their device: from uint8 images to the views that a step trains on.
 
 Draws come from a CPU generator, so that every device sees the same views.
 """
@@ -16,21 +16,30 @@ GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of R, G, B
 
 
 def standard(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
-    """One view (n, 3, h, w): moved by up to an eighth of its side, edges repeated, and half of them mirrored."""
+    """One view (n, 3, h, w): shifted by up to an eighth of its side, edges repeated; half mirrored."""
+    size = images.shape[1]
+    return [_shifted(images, size // 8, lambda at: at.clamp(0, size - 1), draws, flip)]
+
+
+def reflect(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
+    """One view (n, 3, h, w): shifted by up to a sixteenth of its side, edges reflected; half mirrored."""
+    last = images.shape[1] - 1
+    return [
+        _shifted(images, (last + 1) // 16, lambda at: last - (last - at.abs()).abs(), draws, flip)
+    ]
+
+
+def _shifted(images, reach: int, inside, draws: torch.Generator, flip: bool) -> torch.Tensor:
+    """Images moved by up to `reach` pixels; `inside` maps positions beyond the edge into the image."""
     n, h, w, channels = images.shape
-    reach = h // 8
     down, across = torch.randint(-reach, reach + 1, (2, n, 1), generator=draws)
     mirrored = _happens(n, 0.5 if flip else 0, draws).view(n, 1)
-    rows, columns = (
-        (down + torch.arange(h)).clamp(0, h - 1),
-        (across + torch.arange(w)).clamp(0, w - 1),
-    )
+    rows, columns = inside(down + torch.arange(h)), inside(across + torch.arange(w))
     columns = torch.where(mirrored, columns.flip(1), columns)
-    taken = ((torch.arange(n)[:, None] * h + rows)[:, :, None] * w + columns[:, None]).flatten()
-    picked = images.reshape(-1, channels).index_select(
-        0, taken.to(images.device)
-    )  # thrice as fast as three indices
-    return [normal(picked.view(images.shape))]
+    index = ((torch.arange(n)[:, None] * h + rows)[:, :, None] * w + columns[:, None]).flatten()
+    # one flat index is three times as fast as three
+    picked = images.reshape(-1, channels).index_select(0, index.to(images.device))
+    return normal(picked.view(images.shape))
 
 
 def multicrop(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
@@ -98,4 +107,4 @@ def _happens(n: int, often: float, draws: torch.Generator) -> torch.Tensor:
     return torch.rand(n, 1, 1, 1, generator=draws) < often
 
 
-RECIPES = {"standard": standard, "multicrop": multicrop}
+AUGMENTATIONS = {"standard": standard, "reflect": reflect, "multicrop": multicrop}

@@ -1,4 +1,4 @@
-"""ResNets with the stem that fits the resolution and a width of choice, and any other classifier of torchvision."""
+"""Networks by name: ResNets of any width and stem, `fast` for small images, and torchvision's."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from lib.classifier.fast import FastNet
+
 BLOCKS = {
-    "resnet8": (
-        BasicBlock,
-        [1, 1, 1, 0],
-    ),  # three stages: He et al.'s net for CIFAR-10 with n = 1, width 16
+    "resnet8": (BasicBlock, [1, 1, 1, 0]),  # He et al.'s net for CIFAR-10 with n = 1, width 16
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
 }
@@ -26,7 +25,7 @@ class ModelError(ValueError):
 
 
 class Classifier(ResNet):
-    """A ResNet whose first stage has `width` channels (64 as published) on images of `size` pixels."""
+    """A ResNet whose first stage has `width` channels (64 as published) on images of `size` px."""
 
     def __init__(
         self, classes: int, size: int, width: int = 64, name: str = "resnet18", stem: int = 0
@@ -36,9 +35,8 @@ class Classifier(ResNet):
         super().__init__(block, layers, num_classes=classes)
         stride = stem or (1 if size <= 32 else 2)  # from 128 px pooling halves it once more
         kernel = 7 if size >= 128 and not stem else max(3, stride)
-        self.conv1 = nn.Conv2d(
-            3, width, kernel, stride, kernel // 2 if kernel % 2 else 0, bias=False
-        )
+        padding = kernel // 2 if kernel % 2 else 0
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         if size < 128 or stem:  # a 7 x 7 stem with pooling would leave a last map of 1 x 1
             self.maxpool = nn.Identity()
@@ -48,45 +46,47 @@ class Classifier(ResNet):
     def _make_layer(self, block, planes, blocks, *rest, **options):
         if self.first:
             self.inplanes, self.first = self.width, False
-        return (
-            super()._make_layer(block, planes * self.width // 64, blocks, *rest, **options)
-            if blocks
-            else nn.Identity()
-        )
+        if not blocks:
+            return nn.Identity()
+        return super()._make_layer(block, planes * self.width // 64, blocks, *rest, **options)
 
 
 def build(
     classes: int, size: int, width: int = 64, name: str = "resnet18", stem: int = 0
 ) -> nn.Module:
-    """An untrained classifier by name; `width` and `stem` (its stride, 0: by size) are for the ResNets of this file."""
+    """An untrained classifier; `width` and `stem` (its stride, 0: by size) are for our own networks."""
     if name in BLOCKS:
         return Classifier(classes, size, width, name, stem)
-    known = torchvision.models.list_models(torchvision.models)
-    if name not in known:
-        close = difflib.get_close_matches(name, [*BLOCKS, *known], n=3)
-        raise ModelError(
-            f"no classifier {name!r}; did you mean {' or '.join(map(repr, close))}?"
-            if close
-            else f"no classifier {name!r}; there are {', '.join(BLOCKS)} and those of torchvision.models"
-        )
-    family = {
+    if name == "fast":
+        return FastNet(classes, size, width, stem)
+    available = torchvision.models.list_models(torchvision.models)
+    if name not in available:
+        raise ModelError(f"no classifier {name!r}; {_suggestion(name, available)}")
+    options = {
         "vit": {"image_size": size},
         "goo": {"aux_logits": False},
         "inc": {"aux_logits": False},
     }
     try:
         model = torchvision.models.get_model(
-            name, weights=None, num_classes=classes, **family.get(name[:3], {})
+            name, weights=None, num_classes=classes, **options.get(name[:3], {})
         )
         with torch.no_grad():
-            model.eval()(
-                torch.zeros(1, 3, size, size)
-            )  # some cannot take small images, and say so only then
+            model.eval()(torch.zeros(1, 3, size, size))  # some refuse small images only then
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ModelError(
             f"{name} cannot take images of {size} px ({error}); choose larger images or a ResNet"
         ) from error
     return model
+
+
+def _suggestion(name: str, available: list[str]) -> str:
+    """`did you mean 'resnet18'?` or what there is."""
+    own = [*BLOCKS, "fast"]
+    close = difflib.get_close_matches(name, [*own, *available], n=3)
+    if close:
+        return f"did you mean {' or '.join(map(repr, close))}?"
+    return f"there are {', '.join(own)} and those of torchvision.models"
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
@@ -95,13 +95,41 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     return model.eval()
 
 
+def blocks(model: nn.Module) -> list[list[nn.Module]]:
+    """From input to head: children with weights, each batch norm together with what it follows."""
+    groups: list[list[nn.Module]] = []
+    for child in model.children():
+        if isinstance(child, nn.BatchNorm2d) and groups:
+            groups[-1].append(child)
+        elif any(True for _ in child.parameters()):
+            groups.append([child])
+    return groups
+
+
+def unfreeze_last(model: nn.Module, count: int) -> None:
+    """Only the last `count` blocks train (0: all); the rest, batch statistics too, stays as it is."""
+    groups = blocks(model)
+    if count > len(groups):
+        raise ModelError(
+            f"{count} blocks to fine-tune, the network has {len(groups)}: "
+            "lower repair.unfreeze_last and repair.unfreeze_last_curve"
+        )
+    if not count:
+        model.train()
+        return
+    trainable = {p for p in model.parameters() if p.requires_grad}
+    model.eval().requires_grad_(False)
+    for module in (module for group in groups[-count:] for module in group):
+        for parameter in trainable.intersection(module.train().parameters()):
+            parameter.requires_grad_(True)
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, images: torch.Tensor, batch: int = 500) -> torch.Tensor:
     """Logits (n, classes) of uint8 images (n, h, w, 3), on the model's device."""
-    where = next(model.parameters()).device
-    return torch.cat(
-        [model.eval()(normal(chunk.to(where))).float().cpu() for chunk in images.split(batch)]
-    )
+    device = next(model.parameters()).device
+    chunks = images.split(batch)
+    return torch.cat([model.eval()(normal(chunk.to(device))).float().cpu() for chunk in chunks])
 
 
 def normal(images: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,19 @@
-"""Train one classifier on one arm with one seed: SGD, Nesterov, one cycle, label smoothing, the same steps for every arm."""
+"""One training loop for every classifier of the study, and the artifact that holds one.
+
+    model = train(images, labels, TrainConfig(steps=400), seed=0)
+
+needs no store and no settings file: uint8 images (n, h, w, 3), labels (n,), and a config. Remedies
+fine-tune with the same function (`model=`, `unfreeze=`, `mixed_with=`). SGD with Nesterov momentum, one
+cycle of the learning rate, label smoothing; norms and biases without weight decay.
+"""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,385 +25,315 @@ from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lib.classifier import arms, augment, stream
-from lib.classifier.model import build, load_weights
-from lib.classifier.stream import Shards
-from lib.core import compute, progress
-from lib.core import executor as schedule
+from lib.classifier.fast import FastNet
+from lib.classifier.model import build, load_weights, normal, unfreeze_last
+from lib.classifier.stream import InMemory, Shards
+from lib.core import compute, precision, progress
 from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
-from lib.data.imageset import ImageSet
+from lib.data import imageset
 
-DEFAULTS = {  # what settings may leave out
-    "architecture": "resnet18",  # resnet8, resnet18, resnet50, or any classifier of torchvision.models
-    "stem": 0,  # stride of the first convolution of those ResNets; 0: by resolution
-    "recipe": "standard",  # of augmentation: standard or multicrop
-    "precision": "auto",  # float32, bf16 (autocast), or auto: bf16 on CUDA
-    "ema": 0.0,  # of the weights that are kept; 0: the last ones
-    "memory": 4000,  # megabytes of images; larger arms are read from their shards while training
-    "buffer": 4096,  # images that are shuffled then
-    "weight_decay": 5e-4,
-    "momentum": 0.9,
-    "pct_start": 0.25,
-}
-FACTS = {  # of a spec: key of section `training`
-    "width": "base_width",
-    "batch": "batch_size",
-    "rate": "lr",
-    "smoothing": "label_smoothing",
-    "architecture": "architecture",
-    "stem": "stem_stride",
-    "recipe": "augmentation",
-    "precision": "precision",
-    "ema": "ema_decay",
-    "memory": "max_ram_mb",
-    "buffer": "shuffle_buffer",
-    "weight_decay": "weight_decay",
-    "momentum": "momentum",
-    "pct_start": "pct_start",
-}
+WHITENING_IMAGES = 5000  # from whose patches the first layer of `fast` is computed
+SHORTEST_CYCLE = 4  # steps; a shorter schedule would divide by a phase of no step
 
 
-class FitError(RuntimeError):
-    """A training run that cannot go on: the step, and the weights of the last step at which all was well."""
+class TrainingError(RuntimeError):
+    """Training cannot go on; with the last step at which all was well, and its weights."""
 
     def __init__(self, text: str, step: int = 0, state: dict[str, torch.Tensor] | None = None):
         super().__init__(text)
         self.step, self.state = step, state
 
 
-@artifact("classifier")
-def classifier(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """Weights of one classifier; learning curve and model settings in the file's metadata."""
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one classifier is trained; the same names as section `training` of a profile."""
 
-    def write(path: Path) -> None:
-        settings = DEFAULTS | recipe.settings
-        images = pictures(store, recipe, settings)
-        try:
-            model, curve = fit(images, settings, recipe.seed)
-        except FitError as error:
-            kept = store.folder(recipe) / "last-good.safetensors"
-            save(error.state, kept, {"model": model_settings(images, settings), "curve": []})
-            raise FitError(
-                f"{error}; the weights of step {error.step} lie in {kept}", error.step
-            ) from None
-        save(model.state_dict(), path, {"model": model_settings(images, settings), "curve": curve})
+    steps: int
+    architecture: str = "resnet8"
+    base_width: int = 16
+    stem_stride: int = 0
+    batch_size: int = 64
+    lr: float = 0.6
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    pct_start: float = 0.25
+    lr_schedule: str = "one_cycle"
+    label_smoothing: float = 0.1
+    augmentation: str = "standard"
+    flip: bool = True
+    class_weights: str = "none"
+    ema_decay: float = 0.0
+    precision: str = "float32"  # or bfloat16, as `study.precision` decided
+    device: str = "auto"
 
-    return {"weights.safetensors": write}
+    @classmethod
+    def of(cls, settings: Mapping, **changes) -> TrainConfig:
+        """From a mapping that may hold more, such as an artifact's settings."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{k: v for k, v in ({**settings} | changes).items() if k in names})
+
+    @classmethod
+    def from_section(cls, training, study, **own) -> TrainConfig:
+        """From sections `training` and `study` of a profile."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        settings = {
+            name: getattr(section, name)
+            for section in (training, study)
+            for name in names
+            if hasattr(section, name)
+        }
+        return cls(**settings | own)
 
 
-def recipes(
-    training,
-    study,
-    steps: int,
-    flip: bool,
-    sets: Mapping[str, ArtifactSpec],
-    sizes: Mapping[str, int] | None = None,
-    budget: str = "steps",
-    names: Iterable[str] | None = None,
-    **changes,
-) -> dict[str, list[ArtifactSpec]]:
-    """For each arm its classifiers, one a seed; seed k starts every arm from the same weights and draws.
+def train(
+    images: np.ndarray | Shards,
+    labels: np.ndarray | None,
+    config: TrainConfig,
+    seed: int,
+    *,
+    model: torch.nn.Module | None = None,
+    unfreeze: int = 0,
+    mixed_with: tuple[np.ndarray, np.ndarray] | None = None,
+    fraction: float = 1.0,
+    num_classes: int | None = None,
+    name: str = "classifier",
+) -> torch.nn.Module:
+    """The trained model; its `history` is [step, loss, accuracy on the batch].
 
-    Arms are those of the settings, or `names`; `changes` of a setting (recipe="multicrop") hold for all of them.
-
-    `sizes` are those of the sets: with them an arm takes as many images of a set as `real` has, or `@4x` as many. Budget
-    `steps` gives every arm the same `steps`, `epochs` as many passes over its images as `steps` are over `real`.
+    A `model` is trained further, in place: its last `unfreeze` blocks (0: all). With `mixed_with`, a
+    `fraction` of each batch comes from `images` and the rest from there.
     """
-    shared = {name: getattr(training, key, DEFAULTS.get(name)) for name, key in FACTS.items()} | {
-        "flip": flip,
-        "device": study.device,
-    }
-    shared |= {"balance": True} if getattr(training, "class_weights", "none") == "balanced" else {}
-    base, found = (sizes or {}).get("real"), {}
-    for arm in training.arms if names is None else names:
-        upstream = {name: sets[name] for name in arms.names(arm, sets)}
-        passes = arms.size(arm, sizes) / base if sizes else 1
-        own = {
-            "arm": arm,
-            "base": base,
-            "steps": steps if budget == "steps" else math.ceil(steps * passes),
-        }
-        found[arm] = [
-            classifier(
-                shared | changes | own, compute.seed_of(study.seed, "classifier", k), **upstream
-            )
-            for k in range(study.seeds)
-        ]
-    return found
-
-
-def planned(
-    training,
-    study,
-    steps: int,
-    flip: bool,
-    sets: Mapping[str, ArtifactSpec],
-    sizes: Mapping[str, int],
-    points: Iterable[str] = (),
-) -> dict[str, list[ArtifactSpec]]:
-    """All classifiers of the settings: arms and points of curves by name, then `sd, equal epochs` and, beside it, real in as many
-    steps, `real, 640 steps`, and `sd, multicrop`."""
-    every = functools.partial(recipes, training, study, steps, flip, sets, sizes)
-    longer = every("epochs", training.equal_epoch_arms)
-    beside = {seeds[0].settings["steps"] for seeds in longer.values()} - {steps}
-    rivals = (
-        {
-            as_long("real", count): recipes(
-                training, study, count, flip, sets, sizes, names=["real"]
-            )["real"]
-            for count in sorted(beside)
-        }
-        if "real" in training.arms
-        else {}
-    )
-    others = {name: every(recipe=name) for name in training.compare_augmentations}
-    return (
-        every(names=dict.fromkeys([*training.arms, *points]))
-        | {variant(arm): seeds for arm, seeds in longer.items()}
-        | rivals
-        | {
-            variant(arm, name): seeds
-            for name, found in others.items()
-            for arm, seeds in found.items()
-        }
-    )
-
-
-def variant(arm: str, what: str = "equal epochs") -> str:
-    """The name of those of an arm's classifiers that were trained otherwise."""
-    return f"{arm}, {what}"
-
-
-def as_long(arm: str, steps: int) -> str:
-    """The name of an arm's classifiers that were trained for as many steps."""
-    return variant(arm, f"{steps:,} steps")
-
-
-def made(
-    store: Store, classifiers: Mapping[str, list[ArtifactSpec]]
-) -> tuple[dict[str, list[ArtifactSpec]], dict[str, str]]:
-    """The arms whose classifiers are all trained, and why the others are not: one arm that fails does not stop the rest."""
-    errors = schedule.attempt(store, [recipe for seeds in classifiers.values() for recipe in seeds])
-    for error in errors.values():
-        if not isinstance(error, FitError):
-            raise error
-    failed = {
-        arm: str(errors[recipe.key])
-        for arm, seeds in classifiers.items()
-        for recipe in seeds
-        if recipe.key in errors
-    }
-    for why in failed.values():
-        progress.say(f"not run: {why}")
-    return {arm: seeds for arm, seeds in classifiers.items() if arm not in failed}, failed
-
-
-def fit(
-    images: ImageSet | Shards, settings: dict, seed: int
-) -> tuple[torch.nn.Module, list[list[float]]]:
-    """The trained model and its learning curve [step, loss, accuracy on the batch]."""
-    settings = DEFAULTS | settings
-    where, steps, rate = compute.device(settings["device"]), settings["steps"], settings["rate"]
-    torch.manual_seed(compute.seed_of(seed, "weights"))
-    model = (
-        build(**model_settings(images, settings))
-        .to(where, memory_format=torch.channels_last)
-        .train()
-    )
-    optimiser = torch.optim.SGD(
-        _groups(model, settings["weight_decay"]),
-        lr=rate,
-        momentum=settings["momentum"],
-        nesterov=True,
-        fused=where.type != "mps",
-    )
-    cycle = max(
-        4, steps
-    )  # a shorter one would have a phase of no step, by which the schedule divides
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        rate,
-        cycle,
-        pct_start=max(settings["pct_start"], 2 / cycle),
-        cycle_momentum=False,
-    )
-    ema = get_ema_multi_avg_fn(settings["ema"])
-    average = AveragedModel(model, multi_avg_fn=ema, use_buffers=True) if settings["ema"] else None
-    draws, look, watch = (
-        compute.generator(seed, "draws"),
-        recipe_of(settings, model),
-        Watch(steps, settings, model),
-    )
-    weight = class_weights(images.counts(), settings, where)
-    lower = torch.autocast(where.type, torch.bfloat16, enabled=bf16(settings["precision"], where))
-    with progress.track(f"fit {settings['arm']}", steps) as bar:
-        for i, (pixels, labels) in enumerate(
-            batches(images, settings["batch"], steps, draws, where)
+    device = compute.device(config.device)
+    feeds = _feeds(images, labels, config, mixed_with, fraction)
+    model = model or new_model(feeds[0][0], config, seed, num_classes)
+    model = model.to(device, memory_format=torch.channels_last)
+    unfreeze_last(model, unfreeze)
+    optimizer, scheduler = _optimizer(model, config)
+    average = _average(model, config.ema_decay)
+    views_of, draws = _augmentation(config, model), compute.generator(seed, "draws")
+    weights = class_weights(_counts(feeds, num_classes), config.class_weights, device)
+    history = History(config.steps, name, model)
+    with progress.track(f"train {name}", config.steps) as bar:
+        for step, (pixels, targets) in enumerate(
+            _batches(feeds, config.steps, draws, seed, device)
         ):
-            with lower:
-                said = [model(view) for view in look(pixels, draws, settings["flip"])]
-                loss = torch.stack(
-                    [
-                        F.cross_entropy(
-                            logits.float(), labels, weight, label_smoothing=settings["smoothing"]
-                        )
-                        for logits in said
-                    ]
-                ).mean()
-            watch.see(i, loss, said[0], labels, model)
-            optimiser.zero_grad()
+            with precision.autocast(device, config.precision):
+                outputs = [model(view) for view in views_of(pixels, draws, config.flip)]
+                loss = _loss(outputs, targets, weights, config.label_smoothing)
+            history.record(step, loss, outputs[0], targets, model)
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
-            schedule.step()
+            optimizer.step()
+            scheduler.step()
             if average:
                 average.update_parameters(model)
-            bar.add(1, f"loss {watch.curve[-1][1]:.2f}")
-    return (average.module if average else model).eval(), watch.curve
+            bar.add(1, f"loss {history.curve[-1][1]:.2f}")
+    model = (average.module if average else model).eval()
+    model.history = history.curve
+    return model
 
 
-def class_weights(
-    counts: Sequence[float], settings: Mapping, where: torch.device
-) -> torch.Tensor | None:
-    """Weight of each class (classes,) in the loss, so that classes of these counts weigh alike; None where none are wanted."""
-    if not settings.get("balance"):
+def new_model(data: InMemory | Shards, config: TrainConfig, seed: int, classes: int | None):
+    """The untrained network, its first weights drawn by the seed."""
+    torch.manual_seed(compute.seed_of(seed, "weights"))
+    classes = classes or data.num_classes
+    facts = model_settings(classes, data.size, config)
+    model = build(**facts)
+    if isinstance(model, FastNet):
+        model.prepare(normal(data.sample(WHITENING_IMAGES)))
+    return model
+
+
+def model_settings(classes: int, size: int, config: TrainConfig) -> dict:
+    """What `build` needs."""
+    return {
+        "classes": classes,
+        "size": size,
+        "width": config.base_width,
+        "name": config.architecture,
+        "stem": config.stem_stride,
+    }
+
+
+def class_weights(counts: np.ndarray, kind: str, device: torch.device) -> torch.Tensor | None:
+    """Of each class (classes,) in the loss, so that classes of these counts weigh alike."""
+    if kind == "none":
         return None
-    shares = torch.as_tensor(np.asarray(counts, np.float32))
-    return torch.where(shares > 0, shares.sum() / (len(shares) * shares), 0).to(where)
+    counts = torch.as_tensor(np.asarray(counts, np.float32))
+    return torch.where(counts > 0, counts.sum() / (len(counts) * counts), 0).to(device)
 
 
-class Watch:
-    """The learning curve, and a check that the loss is a number, without waiting for the device at every step."""
+def steps_for(count: int, batch_size: int, epochs: int) -> int:
+    """Optimiser steps that `epochs` passes over `count` images take."""
+    return math.ceil(count / batch_size) * epochs
 
-    def __init__(self, steps: int, settings: dict, model: torch.nn.Module):
-        self.every, self.last, self.arm = max(1, steps // 50), steps - 1, settings["arm"]
-        self.losses, self.curve, self.good = [], [], (0, copied(model))
 
-    def see(
-        self,
-        i: int,
-        loss: torch.Tensor,
-        logits: torch.Tensor,
-        labels: torch.Tensor,
-        model: torch.nn.Module,
-    ) -> None:
-        """Step i, before its update: at every fiftieth of the way all losses since are read, and the weights kept."""
+def _feeds(images, labels, config, mixed_with, fraction) -> list[tuple[InMemory | Shards, int]]:
+    """Each source of images with how many of a batch come from it."""
+    data = images if isinstance(images, Shards) else InMemory(images, labels)
+    if mixed_with is None:
+        return [(data, config.batch_size)]
+    share = round(fraction * config.batch_size)
+    pairs = [(data, share), (InMemory(*mixed_with), config.batch_size - share)]
+    return [pair for pair in pairs if pair[1]]
+
+
+def _counts(feeds, num_classes: int | None) -> np.ndarray:
+    """Images of each class in an average batch."""
+    classes = num_classes or max(data.num_classes for data, _ in feeds)
+    return sum(share * data.counts(classes) / len(data) for data, share in feeds)
+
+
+def _batches(
+    feeds, steps: int, draws: torch.Generator, seed: int, device: torch.device
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of uint8 images and labels on the device; only the first feed shares its draws."""
+    generators = [draws, *(compute.generator(seed, "draws", k) for k in range(1, len(feeds)))]
+    streams = [
+        data.batches(size, steps, generator, device)
+        for (data, size), generator in zip(feeds, generators, strict=True)
+    ]
+    for parts in zip(*streams, strict=True):
+        images, labels = zip(*parts, strict=True)
+        yield (torch.cat(images), torch.cat(labels)) if len(parts) > 1 else parts[0]
+
+
+def _optimizer(model: torch.nn.Module, config: TrainConfig):
+    """SGD and its schedule."""
+    if isinstance(model, FastNet):
+        groups = model.parameter_groups(config.lr, config.weight_decay)
+    else:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+    groups = [group for group in groups if group["params"]]
+    fused = compute.device(config.device).type != "mps"
+    optimizer = torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused
+    )
+    cycle = max(SHORTEST_CYCLE, config.steps)
+    shape = {"pct_start": max(config.pct_start, 2 / cycle), "cycle_momentum": False}
+    if config.lr_schedule == "triangular":
+        shape |= {"anneal_strategy": "linear", "div_factor": 5, "final_div_factor": 3}
+    peaks = [group.get("lr", config.lr) for group in groups]
+    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, cycle, **shape)
+
+
+def _average(model: torch.nn.Module, decay: float) -> AveragedModel | None:
+    """The moving average of the weights that is kept, where one is wanted."""
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _augmentation(config: TrainConfig, model: torch.nn.Module):
+    """The function from a batch to its views."""
+    if config.augmentation == "multicrop" and hasattr(model, "image_size"):
+        raise TrainingError(
+            f"{config.architecture} takes images of one size only; "
+            "set training.augmentation: standard"
+        )
+    return augment.AUGMENTATIONS[config.augmentation]
+
+
+def _loss(outputs, targets, weights, smoothing: float) -> torch.Tensor:
+    """Mean over the views."""
+    losses = [
+        F.cross_entropy(logits.float(), targets, weights, label_smoothing=smoothing)
+        for logits in outputs
+    ]
+    return torch.stack(losses).mean()
+
+
+class History:
+    """The learning curve, and a check that the loss is finite, without waiting at every step."""
+
+    def __init__(self, steps: int, name: str, model: torch.nn.Module):
+        self.every, self.last, self.name = max(1, steps // 50), steps - 1, name
+        self.losses, self.curve, self.good = [], [], (0, _copied(model))
+
+    def record(self, step: int, loss, logits, labels, model: torch.nn.Module) -> None:
+        """Before the update of a step; fifty times, all losses since are read and weights kept."""
         self.losses.append(loss.detach())
-        if i % self.every and i < self.last:
+        if step % self.every and step < self.last:
             return
-        window = torch.stack(self.losses).tolist()
-        wrong = [k for k, value in enumerate(window) if not math.isfinite(value)]
-        if wrong:
-            at = i - len(window) + 1 + wrong[0]
-            raise FitError(
-                f"arm {self.arm!r}: loss is {window[wrong[0]]} at step {at}; lower training.lr",
-                *self.good,
-            )
-        state = copied(model)
+        losses = torch.stack(self.losses).tolist()
+        self._check(step - len(losses) + 1, losses)
+        state = _copied(model)
         floats = [value for value in state.values() if value.is_floating_point()]
         if get_total_norm(floats).isfinite():  # a finite loss can hide what is about to break
-            self.good = i, state
+            self.good = step, state
         self.losses.clear()
-        if i % self.every == 0:
-            hits = (logits.argmax(1) == labels).float().mean().item()
-            self.curve.append([i, round(window[-1], 4), round(hits, 4)])
+        if step % self.every == 0:
+            accuracy = (logits.argmax(1) == labels).float().mean().item()
+            self.curve.append([step, round(losses[-1], 4), round(accuracy, 4)])
+
+    def _check(self, first: int, losses: list[float]) -> None:
+        """Stop at the first loss that is no number."""
+        for step, loss in enumerate(losses, first):
+            if not math.isfinite(loss):
+                text = f"{self.name}: loss is {loss} at step {step}; lower training.lr"
+                raise TrainingError(text, *self.good)
 
 
-def copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The weights as they are now."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def recipe_of(settings: dict, model: torch.nn.Module):
-    """The augmentation of the settings."""
-    if settings["recipe"] == "multicrop" and hasattr(model, "image_size"):
-        raise FitError(
-            f"{settings['architecture']} takes images of one size only; set training.augmentation: standard"
-        )
-    return augment.RECIPES[settings["recipe"]]
+# the artifact
 
 
-def pictures(store: Store, recipe: ArtifactSpec, settings: dict) -> ImageSet | Shards:
-    """The images of a classifier's arm: in memory where they fit, else as rows of their shards."""
-    sets = {name: store.make(upstream) for name, upstream in recipe.inputs.items()}
-    rows = stream.opened(
-        settings["arm"], sets, recipe.seed, settings.get("base"), settings["buffer"]
-    )
-    if rows.megabytes > settings["memory"]:
-        return rows
-    loaded = {name: arms.pixels(store, upstream) for name, upstream in recipe.inputs.items()}
-    return arms.assemble(settings["arm"], loaded, recipe.seed, settings.get("base"))
+@artifact("classifier")
+def classifier(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """One classifier of one training set: weights, and in their metadata model and history."""
+
+    def write(path: Path) -> None:
+        config = TrainConfig.of(spec.settings)
+        images, labels, classes = training_set(store, spec)
+        size = images.size if labels is None else images.shape[1]
+        facts = {"model": model_settings(len(classes), size, config)}
+        name = f"arm {spec.settings['arm']!r}"
+        try:
+            model = train(images, labels, config, spec.seed, num_classes=len(classes), name=name)
+        except TrainingError as error:
+            kept = store.folder(spec) / "last-good.safetensors"
+            save(error.state, kept, facts | {"curve": []})
+            text = f"{error}; the weights of step {error.step} lie in {kept}"
+            raise TrainingError(text, error.step) from None
+        save(model.state_dict(), path, facts | {"curve": model.history})
+
+    return {"weights.safetensors": write}
 
 
-def batches(
-    images: ImageSet | Shards, size: int, steps: int, draws: torch.Generator, where: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """`steps` batches of uint8 images (n, h, w, 3) and labels (n,) on the device."""
-    if isinstance(images, Shards):
-        yield from (
-            (pixels.to(where), labels.to(where))
-            for pixels, labels in images.batches(size, steps, draws)
-        )
-        return
-    pixels, labels = (
-        torch.from_numpy(images.images).to(where),
-        torch.from_numpy(images.labels).to(where),
-    )
-    for index in _batches(len(images), size, steps, draws):
-        index = index.to(where)
-        yield pixels.index_select(0, index), labels[index]  # ten times as fast as pixels[index]
+def training_set(store: Store, spec: ArtifactSpec):
+    """Images, labels, class names: in memory where they fit, else rows of shards and no labels."""
+    settings, base = spec.settings, spec.settings.get("base")
+    artifacts = {name: store.make(upstream) for name, upstream in spec.inputs.items()}
+    rows = stream.opened(settings["arm"], artifacts, spec.seed, base, settings["shuffle_buffer"])
+    if rows.megabytes > settings["max_ram_mb"]:
+        return rows, None, rows.classes
+    loaded = {name: imageset.load(found) for name, found in artifacts.items()}
+    whole = arms.assemble(settings["arm"], loaded, spec.seed, base)
+    return whole.images, whole.labels, whole.classes
 
 
-def opened(artifact: Artifact) -> tuple[torch.nn.Module, list[list[float]]]:
+def opened(found: Artifact) -> tuple[torch.nn.Module, list[list[float]]]:
     """The classifier of an artifact and its learning curve."""
-    path = artifact.path("weights.safetensors")
-    with safe_open(path, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
+    facts = facts_of(found)
+    path = found.path("weights.safetensors")
     return load_weights(build(**facts["model"]), path), facts["curve"]
 
 
+def facts_of(found: Artifact) -> dict:
+    """What stands beside a classifier's weights: how to build it, its learning curve."""
+    with safe_open(found.path("weights.safetensors"), "pt") as file:
+        return json.loads(file.metadata()["facts"])
+
+
 def save(state: Mapping[str, torch.Tensor], path: Path, facts: dict) -> None:
-    """Weights and what is to be known of them in one safetensors file."""
-    save_file(
-        {k: v.contiguous().cpu() for k, v in state.items()}, path, {"facts": json.dumps(facts)}
-    )
-
-
-def model_settings(images: ImageSet | Shards, settings: dict) -> dict:
-    """What `build` needs."""
-    size = images.size if isinstance(images, Shards) else images.images.shape[1]
-    return {
-        "classes": len(images.classes),
-        "size": size,
-        "width": settings["width"],
-        "name": settings["architecture"],
-        "stem": settings["stem"],
-    }
-
-
-def bf16(wanted: str, where: torch.device) -> bool:
-    """Whether to compute in bfloat16 with float32 weights."""
-    return wanted == "bf16" or (wanted == "auto" and where.type == "cuda")
-
-
-def steps_for(count: int, batch: int, epochs: int) -> int:
-    """Optimiser steps that `epochs` passes over `count` images take."""
-    return int(np.ceil(count / batch)) * epochs
-
-
-def _batches(n: int, size: int, steps: int, draws: torch.Generator) -> Iterator[torch.Tensor]:
-    """`steps` batches of positions; every image once before any comes twice."""
-    size = min(size, n)
-    order = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
-        if len(order) < size:
-            order = torch.cat([order, torch.randperm(n, generator=draws)])
-        batch, order = order[:size], order[size:]
-        yield batch
-
-
-def _groups(model: torch.nn.Module, decay: float) -> list[dict]:
-    """Weight decay for matrices and kernels, none for biases and norms."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    return [
-        {"params": weights, "weight_decay": decay},
-        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Weights and facts in one safetensors file."""
+    tensors = {name: value.contiguous().cpu() for name, value in state.items()}
+    save_file(tensors, path, {"facts": json.dumps(facts)})

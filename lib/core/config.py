@@ -130,8 +130,8 @@ RENAMED = {  # old key: its name now
     "repair.late": "repair.unfreeze_last_curve",
     "repair.ratios": "repair.real_batch_fractions",
     "repair.keep": "repair.keep_fraction",
-    "repair.steps": "repair.max_train_steps",
-    "repair.rate": "repair.lr",
+    "repair.steps": "repair.epochs",
+    "repair.rate": "repair.lrs",
     "repair.judge_epochs": "repair.reference_epochs",
 }
 
@@ -315,7 +315,7 @@ class Training(Section):
         min_length=1, description="training sets, each a sum of image sets, e.g. 0.1*real+sd"),
         AfterValidator(_each_once)]
     architecture: Text = Field(
-        description="resnet8, resnet18, resnet50, or any classifier of torchvision.models")
+        description="resnet8, resnet18, resnet50, fast, or any classifier of torchvision.models")
     stem_stride: Annotated[int, Field(ge=0, le=8)] = Field(
         description="stride of the first convolution of those ResNets, pixels; 0: by resolution")
     base_width: Annotated[int, Field(ge=4, le=256)] = Field(
@@ -329,10 +329,11 @@ class Training(Section):
         description="of matrices and kernels; norms and biases have none; 0: off")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(description="Nesterov momentum of SGD")
     pct_start: Part = Field(description="share of the steps in which the learning rate rises")
+    lr_schedule: Literal["one_cycle", "triangular"] = Field(
+        description="one_cycle (cosine) or triangular (linear, for `fast`)")
     label_smoothing: Share = Field(description="of the labels; 0: off")
-    augmentation: Literal["standard", "multicrop"] = Field(
-        description="standard (shift and mirror) or multicrop (after DINO)")
-    precision: Literal["auto", "float32", "bf16"] = Field(description="auto: bf16 on CUDA")
+    augmentation: Literal["standard", "reflect", "multicrop"] = Field(
+        description="standard (shift, mirror), reflect (shift less), multicrop (after DINO)")
     class_weights: Literal["none", "balanced"] = Field(
         description="balanced: every class weighs alike in the loss, however many images it has")
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -346,7 +347,7 @@ class Training(Section):
     train_on_sweep: bool = Field(
         description="whether each point of the sweep of chapter 03 is a training set too")
     compare_augmentations: Annotated[
-        list[Literal["standard", "multicrop"]], AfterValidator(_each_once)] = Field(
+        list[Literal["standard", "reflect", "multicrop"]], AfterValidator(_each_once)] = Field(
         description="all training sets once more with each of these; costly")
     scaling_sets: Annotated[list[Text], AfterValidator(_each_once)] = Field(
         description="synthetic sets whose curves stand beside that of `real`")
@@ -442,8 +443,12 @@ class Repair(Section):
         description="real share of a mixed batch")
     keep_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="share of the synthetic images that a filter keeps")
-    max_train_steps: Count = Field(description="optimiser steps of every fine-tuning")
-    lr: Annotated[float, Field(gt=0, le=10)] = Field(description="peak learning rate of fine-tuning")
+    epochs: Count = Field(
+        description="passes over the m real images of a remedy and of the real-only baseline")
+    min_train_steps: Count = Field(description="optimiser steps where those passes are fewer")
+    lrs: Annotated[
+        list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1), AfterValidator(_each_once)
+    ] = Field(description="peak learning rates, of which each remedy takes the best on validation")
     reference_epochs: Count = Field(
         description="epochs of the reference classifier by which images are filtered")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from lib.classifier import train as fit
+from lib.classifier.train import TrainConfig, classifier, steps_for
 from lib.core import compute
 from lib.core.store import ArtifactSpec, Store
 from lib.data import checks
@@ -18,12 +19,18 @@ from lib.data.imageset import ImageSet
 from lib.measure.accuracy import logits
 
 
-def judge(study, data: Mapping, real: ArtifactSpec, epochs: int) -> ArtifactSpec:
-    """The classifier of the real training images that judges; its seed is none of the arms'."""
-    settings = {"arm": "real", "architecture": "resnet8", "stem": 4 if data["resolution"] >= 64 else 0, "width": 16, "batch": 64,
-                "rate": 0.3, "smoothing": 0.1, "flip": data["flip"], "steps": fit.steps_for(data["train"], 64, epochs),
-                "device": study.device} | ({"balance": True} if data.get("uneven") else {})  # or it would name the common one
-    return fit.classifier(settings, compute.seed_of(study.seed, "judge"), real=real)
+def reference_classifier(training, study, data: Mapping, real: ArtifactSpec, epochs: int) -> ArtifactSpec:
+    """A classifier of the real training images under the `reference_*` settings; its seed is none of the others'."""
+    batch_size = training.reference_batch_size
+    config = TrainConfig.from_section(
+        training, study, architecture="resnet8", stem_stride=training.reference_stem_stride,
+        base_width=training.reference_base_width, batch_size=batch_size, lr=training.reference_lr,
+        lr_schedule="one_cycle", augmentation="standard", ema_decay=0.0, flip=data["flip"],
+        class_weights="balanced" if data.get("uneven") else "none",
+        steps=steps_for(data["train"], batch_size, epochs))
+    settings = asdict(config) | {"arm": "real", "base": None, "max_ram_mb": training.max_ram_mb,
+                                 "shuffle_buffer": training.shuffle_buffer}
+    return classifier(settings, compute.seed_of(study.seed, "judge"), real=real)
 
 
 def believed(store: Store, classifier: ArtifactSpec, pictures: ArtifactSpec, device: str) -> np.ndarray:

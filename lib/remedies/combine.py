@@ -1,4 +1,4 @@
-"""The best combination: another training set or manner, then another treatment of the network, chosen on validation images."""
+"""The best combination of remedies, chosen on validation images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from lib.core.store import ArtifactSpec, Store
 from lib.remedies import split
-from lib.remedies.registry import Models, Remedy, planned
+from lib.remedies.registry import Models, Remedy, RemedyKey, planned
 
 
 @dataclass(frozen=True)
@@ -29,49 +29,52 @@ def combination(
     settings: Mapping[str, Any],
     validation: ArtifactSpec,
 ) -> Choice:
-    """The best start (the base, or a remedy of its images), the best treatment of the network, and both after each other.
+    """The best start (the base, or a remedy of its images), the best treatment of the network, and both.
 
-    Three choices, all on validation images: two of n and one of three, instead of one of n². Where the base's generator has
-    seen those, so has that of every candidate, and what they are compared by is less than unseen.
+    Three choices, all on validation images: two of n and one of three, instead of one of n². Where the
+    base's generator learnt from those, so did that of every candidate: less than unseen.
     """
     base, device = settings["base"], settings["training"]["device"]
-    through = not all(split.clean(one, validation) for one in models[base])
-    allowed = {name: one for name, one in remedies.items() if one.candidate}
-    allowed[base] = Remedy(models[base], real=0, changes="images")
+    through = not all(split.clean(spec, validation) for spec in models[base])
+    candidates = {name: remedy for name, remedy in remedies.items() if remedy.candidate}
+    candidates[base] = Remedy(models[base], 0, "images", key=RemedyKey("base", base))
     shares, best = {}, {}
+
+    def choose(group: Mapping[str, Remedy]) -> str:
+        classifiers = {name: remedy.classifiers for name, remedy in group.items()}
+        name, scores = split.choose(store, classifiers, validation, device, through)
+        shares.update(scores)
+        return name
+
     for kind in ("images", "weights"):
-        group = {name: one.classifiers for name, one in allowed.items() if one.changes == kind}
+        group = {name: item for name, item in candidates.items() if item.changes == kind}
         if group:
-            best[kind], found = split.choose(store, group, validation, device, through)
-            shares |= found
+            best[kind] = choose(group)
     if len(best) == 2 and best["images"] != base:
-        both = stacked(allowed, best["images"], best["weights"], models, sets, settings)
-        allowed |= both
-        shares |= split.choose(
-            store,
-            {name: one.classifiers for name, one in both.items()},
-            validation,
-            device,
-            through,
-        )[1]
+        start, then = candidates[best["images"]], candidates[best["weights"]]
+        both = stacked(start, then, models, sets, settings)
+        candidates[both.key.label] = both
+        choose({both.key.label: both})
     name = max(shares, key=lambda name: shares[name]["mean"])
-    return Choice(name, allowed[name], shares, through)
+    return Choice(name, candidates[name], shares, through)
 
 
 def stacked(
-    allowed: Mapping[str, Remedy],
-    start: str,
-    then: str,
+    start: Remedy,
+    then: Remedy,
     models: Models,
     sets: Mapping[str, ArtifactSpec],
     settings: Mapping[str, Any],
-) -> dict[str, Remedy]:
+) -> Remedy:
     """Remedy `then` once more, on the classifiers of remedy `start` instead of the base's."""
-    moved = {**models, settings["base"]: allowed[start].classifiers}
-    second = planned(settings["remedies"], moved, sets, settings)[0][then]
-    real = max(second.real, allowed[start].real)  # both draw on the same real images
-    return {
-        f"{start}; then {then}": replace(
-            second, real=real, control=[], controlled="–", part="", k=None
-        )
-    }
+    moved = {**models, settings["base"]: start.classifiers}
+    second = planned([then.key.kind], moved, sets, settings)[0][then.key.label]
+    return replace(
+        second,
+        real=max(second.real, start.real),  # both draw on the same real images
+        control=[],
+        controlled="–",
+        part="",
+        k=None,
+        key=RemedyKey(then.key.kind, start.key.label, then.key.label),
+    )

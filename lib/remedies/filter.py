@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from lib.classifier import train as fit
 from lib.classifier.model import predict
+from lib.classifier.train import opened
 from lib.core import compute
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
@@ -20,27 +20,30 @@ from lib.data.imageset import ImageSet
 from lib.measure import geometry, vanishing
 from lib.measure import gradcam as attention
 from lib.measure.probes import penultimate
-from lib.remedies.late_layers import trained
+from lib.remedies.fine_tuning import trained
 from lib.remedies.registry import Models, Remedy
 
 RANDOM = "a random filter of the same size"
 NEIGHBOURS = 5  # real images whose mean distance is the density's inverse
 
 
-def agreement(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
+def agreement(
+    synthetic: ImageSet, reference: torch.nn.Module, real: ImageSet, seed: int
+) -> np.ndarray:
     """Probability (n,) that a classifier of real images gives to the class that was asked for."""
-    believed = predict(judge, torch.from_numpy(synthetic.images)).double().softmax(1).numpy()
+    believed = predict(reference, torch.from_numpy(synthetic.images)).double().softmax(1).numpy()
     return believed[np.arange(len(synthetic)), synthetic.labels]
 
 
-def focus(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
+def focus(synthetic: ImageSet, reference: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
     """Concentration (n,) of that classifier's attention to the class that was asked for: the map's Gini coefficient."""
     return np.nan_to_num(
-        attention.focus(attention.maps(judge, synthetic.images, synthetic.labels))["gini"], nan=-1.0
+        attention.focus(attention.maps(reference, synthetic.images, synthetic.labels))["gini"],
+        nan=-1.0,
     )
 
 
-def lines(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
+def lines(synthetic: ImageSet, reference: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
     """Probability (n,) of being real by lines alone, of a probe that did not see the image; a third as many are real."""
     few = real.take(slice(max(10, len(synthetic) // 3)))
     rows = pd.DataFrame([_drawn(image, seed) for part in (synthetic, few) for image in part.images])
@@ -51,7 +54,9 @@ def lines(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int
 
 def _drawn(image: np.ndarray, seed: int) -> dict[str, float]:
     """What one picture's lines say: chapter 06's measures with one vanishing point and no null, five times as fast."""
-    found = vanishing.vanishing_points(vanishing.segments(image), image.shape[:2], n=1, seed=seed, max_log_nfa=np.inf)
+    found = vanishing.vanishing_points(
+        vanishing.segments(image), image.shape[:2], n=1, seed=seed, max_log_nfa=np.inf
+    )
     across, down = np.abs(
         found.segments.reshape(-1, 2, 2)[:, 1] - found.segments.reshape(-1, 2, 2)[:, 0]
     ).T
@@ -68,11 +73,13 @@ def _drawn(image: np.ndarray, seed: int) -> dict[str, float]:
     }
 
 
-def density(synthetic: ImageSet, judge: torch.nn.Module, real: ImageSet, seed: int) -> np.ndarray:
+def density(
+    synthetic: ImageSet, reference: torch.nn.Module, real: ImageSet, seed: int
+) -> np.ndarray:
     """Nearness (n,) to real images of the class asked for: minus the mean distance to five, in that classifier's features."""
     ours, theirs, found = (
-        penultimate(judge, synthetic.images),
-        penultimate(judge, real.images),
+        penultimate(reference, synthetic.images),
+        penultimate(reference, real.images),
         np.zeros(len(synthetic)),
     )
     for label in np.unique(synthetic.labels):
@@ -97,27 +104,26 @@ PARTS = {
 
 
 @artifact("filtered-images")
-def kept(store: Store, recipe: ArtifactSpec) -> FileWriters:
+def kept(store: Store, spec: ArtifactSpec) -> FileWriters:
     """The `keep` share of each class of upstream `images` that scores best `by` one of SCORES, or at random."""
 
     def write(path: Path) -> None:
-        wanted, whole = recipe.settings, images.load(store.make(recipe.inputs["images"]))
+        wanted, whole = spec.settings, images.load(store.make(spec.inputs["images"]))
         images.write(
-            path, whole.take(best(scores(store, recipe, whole), whole.labels, wanted["keep"]))
+            path, whole.take(best(scores(store, spec, whole), whole.labels, wanted["keep"]))
         )
 
     return {"images-00000-of-00001.parquet": write}
 
 
-def scores(store: Store, recipe: ArtifactSpec, whole: ImageSet) -> np.ndarray:
+def scores(store: Store, spec: ArtifactSpec, whole: ImageSet) -> np.ndarray:
     """Of every image (n,); higher is kept."""
-    by, seed = recipe.settings["by"], recipe.seed
+    by, seed = spec.settings["by"], spec.seed
     if by == "random":
         return np.random.default_rng(seed).random(len(whole))
-    judge = fit.opened(store.make(recipe.inputs["judge"]))[0].to(
-        compute.device(recipe.settings["device"])
-    )
-    return SCORES[by](whole, judge, images.load(store.make(recipe.inputs["real"])), seed)
+    reference = opened(store.make(spec.inputs["reference"]))[0]
+    reference = reference.to(compute.device(spec.settings["device"]))
+    return SCORES[by](whole, reference, images.load(store.make(spec.inputs["real"])), seed)
 
 
 def best(scores: np.ndarray, labels: np.ndarray, keep: float) -> np.ndarray:
@@ -132,7 +138,7 @@ def best(scores: np.ndarray, labels: np.ndarray, keep: float) -> np.ndarray:
 
 
 def sets_of(
-    sets: Mapping[str, ArtifactSpec], judge: ArtifactSpec, settings: Mapping[str, Any]
+    sets: Mapping[str, ArtifactSpec], reference: ArtifactSpec, settings: Mapping[str, Any]
 ) -> dict[str, ArtifactSpec]:
     """The kept set of each filter."""
     wanted = {"keep": settings["keep_fraction"], "device": settings["training"]["device"]}
@@ -141,7 +147,7 @@ def sets_of(
             wanted | {"by": by},
             settings["seed"],
             images=sets[settings["base"]],
-            judge=judge,
+            reference=reference,
             real=sets["real"],
         )
         for by in SCORES
@@ -151,39 +157,24 @@ def sets_of(
 def remedy(
     models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
 ) -> dict[str, Remedy]:
-    """The base classifiers trained further on what a filter keeps; the control on as many images taken at random."""
-
-    def further(chosen: list[ArtifactSpec]) -> list[ArtifactSpec]:
-        return [
-            trained({base: [one]}, {base: part}, settings, 0, 0)[0]
-            for one, part in zip(models[base], chosen, strict=True)
-        ]
-
+    """The base classifiers trained further on what a filter keeps, or on as many at random."""
     base, keep = settings["base"], settings["keep_fraction"]
-    random = further(
-        [kept({"keep": keep, "by": "random"}, one.seed, images=sets[base]) for one in models[base]]
-    )
+    chance = [
+        kept({"keep": keep, "by": "random"}, spec.seed, images=sets[base]) for spec in models[base]
+    ]
+    random = trained(models, sets, settings, synthetic=chance)
+    common = {"changes": "images", "control": random, "controlled": RANDOM}
     filters = {
         f"filter by {by}": Remedy(
-            further([part] * len(random)),
+            trained(models, sets, settings, synthetic=[images] * len(chance)),
             real=settings["fit"],
-            changes="images",
-            control=random,
-            controlled=RANDOM,
             part=PARTS[by],
+            **common,
         )
-        for by, part in sets_of(sets, models["judge"][0], settings).items()
+        for by, images in sets_of(sets, models["reference"][0], settings).items()
     }
-    return filters | {
-        "all images, more steps": Remedy(
-            trained(models, sets, settings, 0, 0),
-            real=0,
-            changes="images",
-            control=random,
-            controlled=RANDOM,
-            part="diversity",
-        )
-    }
+    longer = Remedy(trained(models, sets, settings), real=0, part="diversity", **common)
+    return filters | {"all images, more steps": longer}
 
 
 def thrown(

@@ -1,12 +1,14 @@
 """What the gap is made of, in points of accuracy on real test images, every bar paired seed by seed.
 
 - class: by how much more of its images the classifiers trained on real images recognise;
-- layer: by how much a linear probe of real images reads more from their features after that layer than from those of the
-  synthetic-trained; after the last comes each network's own head, which is the gap itself;
-- pixels: what statistics of real images in the first batch norm give back, where little but colour and contrast is seen;
-- geometry, attention: what keeping images with real-looking lines, or with concentrated attention, gives back over keeping
-  as many at random;
-- fidelity, label noise: the same for images near to real ones, and for those whose class a real-trained judge confirms;
+- layer: by how much better a linear probe of real images does on their features after that layer than on
+  those of the synthetic-trained; last, each network's own head, which is the gap itself;
+- pixels: what statistics of real images in the first batch norm give, where little but colour and
+  contrast is seen;
+- geometry, attention: what keeping images with real-looking lines, or with concentrated attention, gives
+  over keeping as many at random;
+- fidelity, label noise: the same for images near to real ones, and for those whose class a reference
+  classifier of real images confirms;
 - diversity: what all synthetic images give over a random part of them, in as many steps.
 
 These are lower bounds, each of one intervention: they overlap and need not add up to the gap.
@@ -43,7 +45,9 @@ def by_class(found: pd.DataFrame, base: str, real: str, classes: Sequence[str]) 
     return sorted(rows, key=lambda row: -row["points"]["mean"])
 
 
-def by_layer(base: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray], gap: Estimate) -> list[dict]:
+def by_layer(
+    base: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray], gap: Estimate
+) -> list[dict]:
     """How far linear probes of the base's features are behind after each layer, and last the gap.
 
     `base`, `real`: matrices (seeds, images) by layer, of `probes.load_correct`.

@@ -1,4 +1,4 @@
-"""The synthetic-trained network with strong multi-crop augmentation of its synthetic images; no real image."""
+"""The synthetic-trained network with multi-crop augmentation of its synthetic images; no real image."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib.core.store import ArtifactSpec
-from lib.remedies.late_layers import LONGER, trained
+from lib.remedies.fine_tuning import LONGER, trained
 from lib.remedies.registry import Models, Remedy
 
 
 def remedy(
     models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
 ) -> dict[str, Remedy]:
-    """The base classifiers trained further on multi-crop views; the control on plain views of the same images."""
+    """The base classifiers trained further on multi-crop views; the control on plain views."""
     return {
         "multi-crop augmentation": Remedy(
-            trained(models, sets, settings, 0, 0, recipe="multicrop"),
+            trained(models, sets, settings, augmentation="multicrop"),
             real=0,
             changes="images",
-            control=trained(models, sets, settings, 0, 0),
+            control=trained(models, sets, settings),
             controlled=LONGER,
         )
     }

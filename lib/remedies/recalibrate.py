@@ -11,45 +11,37 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from lib.classifier import train as fit
 from lib.classifier.model import normal
+from lib.classifier.train import facts_of, opened, save
 from lib.core import compute
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset as images
 from lib.remedies import split
-from lib.remedies.late_layers import facts
 from lib.remedies.registry import Models, Remedy, RepairError
 
 
 @artifact("recalibrated-classifier")
-def recalibrated(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """Weights of upstream `classifier` whose `norms` (first or all) have the statistics of `real` images of upstream `real`."""
+def recalibrated(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """Weights of input `classifier` whose `norms` (first or all) have statistics of input `real`."""
 
     def write(path: Path) -> None:
-        wanted, artifact = recipe.settings, store.make(recipe.inputs["classifier"])
-        model, curve = fit.opened(artifact)
-        model = model.to(compute.device(wanted["device"]))
-        real = split.some(
-            images.load(store.make(recipe.inputs["real"])), wanted["real"], recipe.seed
-        )
-        recalibrate(model, torch.from_numpy(real.images), wanted["norms"])
-        fit.save(model.state_dict(), path, {"model": facts(artifact)["model"], "curve": curve})
+        settings, found = spec.settings, store.make(spec.inputs["classifier"])
+        model = opened(found)[0].to(compute.device(settings["device"]))
+        real = images.load(store.make(spec.inputs["real"]))
+        chosen = split.some(real, settings["num_real"], spec.seed)
+        recalibrate(model, torch.from_numpy(chosen.images), settings["norms"])
+        save(model.state_dict(), path, facts_of(found))
 
     return {"weights.safetensors": write}
 
 
 def recalibrate(model: nn.Module, pixels: torch.Tensor, which: str, batch: int = 100) -> None:
-    """Give the first or all batch norms the mean and variance that these images (n, h, w, 3) uint8 have there, in place."""
-    measured = copy.deepcopy(
-        model
-    )  # all batch norms measure together, each on the corrected output of those before it
+    """Give the first or all batch norms mean and variance of images (n, h, w, 3) uint8, in place."""
+    measured = copy.deepcopy(model)  # all norms measure together, each behind the corrected ones
     if not norms(measured):
         raise RepairError(f"{type(model).__name__} has no batch norm to recalibrate")
-    update_bn(
-        [normal(chunk.contiguous()) for chunk in pixels.split(batch)],
-        measured,
-        next(model.parameters()).device,
-    )
+    chunks = [normal(chunk.contiguous()) for chunk in pixels.split(batch)]
+    update_bn(chunks, measured, next(model.parameters()).device)
     pairs = list(zip(norms(model), norms(measured), strict=True))
     for old, new in pairs[:1] if which == "first" else pairs:
         old.load_state_dict(new.state_dict())
@@ -64,25 +56,19 @@ def norms(model: nn.Module) -> list[nn.Module]:
 def remedy(
     models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
 ) -> dict[str, Remedy]:
-    """Statistics of the first batch norm alone, which sees little but colour and contrast, and of all."""
+    """Statistics of the first batch norm, which sees little but colour and contrast, and of all."""
+    count = settings["num_real"]
+    shared = {"num_real": count, "device": settings["training"]["device"]}
 
-    def made(which: str) -> list[ArtifactSpec]:
-        wanted = {
-            "norms": which,
-            "real": settings["num_real"],
-            "device": settings["training"]["device"],
-        }
+    def specs(which: str) -> list[ArtifactSpec]:
         return [
-            recalibrated(wanted, one.seed, classifier=one, real=sets["real"])
-            for one in models[settings["base"]]
+            recalibrated(shared | {"norms": which}, spec.seed, classifier=spec, real=sets["real"])
+            for spec in models[settings["base"]]
         ]
 
+    first = Remedy(specs("first"), real=count, changes="weights", part="pixels")
+    every = Remedy(specs("all"), real=count, changes="weights")
     return {
-        f"{which} batch norm{'s' * (which == 'all')}, {settings['num_real']:,} unlabelled": Remedy(
-            made(which),
-            real=settings["num_real"],
-            changes="weights",
-            part="pixels" if which == "first" else "",
-        )
-        for which in ("first", "all")
+        f"first batch norm, {count:,} unlabelled": first,
+        f"all batch norms, {count:,} unlabelled": every,
     }

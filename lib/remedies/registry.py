@@ -1,41 +1,39 @@
-"""Remedies: functions of (models, sets, settings), each in a file of its own and found by the name that params give.
+"""Remedies: functions of (models, sets, settings), each in a file of its own, found by its name.
 
-To add one, write `lib/remedies/<name>.py` with a function `remedy` and put `<name>` into `repair.remedies` of a profile. A
-whole one, `lib/remedies/long.py`, which trains the base classifiers on for twice as long without a single real image:
+To add one, write `lib/remedies/<name>.py` with a function `remedy` and put `<name>` into
+`repair.remedies` of a profile. A whole one, `lib/remedies/long.py`, trains the base classifiers twice as
+long without a single real image:
 
-    from lib.remedies.late_layers import trained
+    from lib.remedies.fine_tuning import trained
     from lib.remedies.registry import Remedy
 
     def remedy(models, sets, settings):
-        longer = trained(models, sets, settings | {"max_train_steps": 2 * settings["max_train_steps"]}, blocks=0, real=0)
+        longer = trained(models, sets, settings | {"epochs": 2 * settings["epochs"]})
         return {"twice as long": Remedy(longer, real=0, changes="weights")}
 
-`models` holds the classifiers of every arm, one recipe a seed, `sets` the image sets with `real` for the real images that a
-remedy may use, and `settings` is section `repair` with what the base classifiers' training shares under `training`. A remedy
-makes nothing itself: it returns recipes, and the chapter makes, tests and pays for them. What cannot run raises RepairError.
+`models` holds the classifiers of every training set, one spec per seed; `sets` the image sets, with
+`real` for the real images that a remedy may use and `validation` for those that only choose; `settings`
+is section `repair` with what the base classifiers' training was under `training`. A remedy computes
+nothing itself: it returns specs, and the chapter makes, tests and times them. What cannot run raises
+RepairError.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from lib.classifier.train import TrainConfig
 from lib.core.store import ArtifactSpec, Store
 from lib.measure import accuracy
 
-SHARED = (
-    "batch",
-    "smoothing",
-    "balance",
-    "flip",
-    "device",
-)  # of the base's training, which every other keeps
 Models = Mapping[str, list[ArtifactSpec]]
 
 
@@ -44,30 +42,39 @@ class RepairError(ValueError):
 
 
 @dataclass(frozen=True)
+class RemedyKey:
+    """What a remedy is: the file it comes from, and its name there; `then` is a second one after it."""
+
+    kind: str  # a file of lib/remedies
+    name: str
+    then: str = ""
+
+    @property
+    def label(self) -> str:
+        """For display alone."""
+        return f"{self.name}; then {self.then}" if self.then else self.name
+
+
+@dataclass(frozen=True)
 class Remedy:
-    """Repaired classifiers, one a seed, each from the base classifier of that seed or with its draws."""
+    """Repaired classifiers, one per seed, from the base classifier of that seed or with its draws."""
 
     classifiers: list[ArtifactSpec]
     real: int  # real images that had a part in it
     changes: Literal["images", "weights"]  # another training set or manner, or the trained network
-    control: list[ArtifactSpec] = field(
-        default_factory=list
-    )  # the same without what is claimed to help, seed by seed
+    control: list[ArtifactSpec] = field(default_factory=list)  # without what is claimed to help
     controlled: str = "–"  # what the control is
-    k: int | None = (
-        None  # last blocks that learnt, 0: all, where it is a point of the curves of late layers
-    )
+    k: int | None = None  # last blocks fine-tuned, 0: all, where it is a point of that curve
     part: str = ""  # of the gap, which its gain (over its control, where it has one) measures
     candidate: bool = True  # whether it may be chosen on the validation split
-    yardstick: bool = (
-        False  # no repair, but what one must beat: never counted among those that help
-    )
+    baseline: bool = False  # no repair, but what one must beat
+    key: RemedyKey | None = None  # set by `planned`
 
 
 def context(section, study, base: ArtifactSpec) -> dict[str, Any]:
-    """The settings that remedies get."""
-    kept = {name: base.settings[name] for name in SHARED if name in base.settings}
-    return section.model_dump() | {"training": kept, "seed": study.seed}
+    """Section `repair`, and under `training` how the base classifiers were trained."""
+    training = dataclasses.asdict(TrainConfig.of(base.settings))
+    return section.model_dump() | {"training": training, "seed": study.seed}
 
 
 def planned(
@@ -76,23 +83,27 @@ def planned(
     sets: Mapping[str, ArtifactSpec],
     settings: Mapping[str, Any],
 ) -> tuple[dict[str, Remedy], dict[str, str]]:
-    """Every remedy of these names by what it says of itself, and why others cannot run."""
-    found, missing = {}, {}
+    """The remedies of these files by label, and why others cannot run."""
+    remedies, missing = {}, {}
     for name in names:
         try:
-            found |= find(name)(models, sets, settings)
+            own = find(name)(models, sets, settings)
         except RepairError as error:
             missing[name] = str(error)
-    return found, missing
+            continue
+        for label, remedy in own.items():
+            remedies[label] = replace(remedy, key=RemedyKey(name, label))
+    return remedies, missing
 
 
 def find(name: str):
     """The function of a remedy."""
-    known = there()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+    names = there()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=1)
+        suggestion = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(
-            f"no remedy {name!r}{f'; did you mean {close[0]!r}?' if close else ''}; there are {', '.join(known)}. "
+            f"no remedy {name!r}{suggestion}; there are {', '.join(names)}. "
             "Correct repair.remedies in params/"
         )
     return importlib.import_module(f"lib.remedies.{name}").remedy
@@ -126,39 +137,34 @@ def gains(
 
 
 def helped(gain: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether a remedy beats the base arm beyond chance and, where it has a control, that too."""
+    """Whether a remedy beats the base and, where it has a control, that too, beyond chance."""
     return all(difference["low"] > 0 for difference in gain.values())
 
 
 def without(gains: Mapping[str, Any], remedies: Mapping[str, Remedy], real: int) -> Any | None:
-    """The gains of as many real images without a synthetic one, where that yardstick was tried."""
-    return next(
-        (
-            gains[name]
-            for name, one in remedies.items()
-            if one.yardstick and one.real == real and name in gains
-        ),
-        None,
-    )
+    """The gains of the real-only baseline with as many real images, where it was tried."""
+    for name, remedy in remedies.items():
+        if remedy.baseline and remedy.real == real and name in gains:
+            return gains[name]
+    return None
 
 
 def repairs(gains: Mapping[str, Any], remedies: Mapping[str, Remedy]) -> dict[str, Any]:
-    """The gains without those of yardsticks."""
-    return {name: gain for name, gain in gains.items() if not remedies[name].yardstick}
+    """The gains without those of baselines."""
+    return {name: gain for name, gain in gains.items() if not remedies[name].baseline}
 
 
 def seconds(store: Store, remedy: Remedy, known: Iterable[ArtifactSpec]) -> float:
-    """Mean seconds a seed that a remedy took beyond what was there: image sets, the base's classifiers, `known`."""
-    paid, spent = {one.key for recipe in known for one in nodes(recipe)}, {}
-    for recipe in remedy.classifiers:
-        for one in nodes(recipe):
-            if one.key not in paid:
-                spent[one.key] = store.make(one).manifest["made"]["seconds"]
+    """Mean seconds per seed beyond what was there: image sets, base classifiers, `known`."""
+    paid, spent = {part.key for spec in known for part in nodes(spec)}, {}
+    for part in (part for spec in remedy.classifiers for part in nodes(spec)):
+        if part.key not in paid:
+            spent[part.key] = store.make(part).manifest["made"]["seconds"]
     return sum(spent.values()) / len(remedy.classifiers)
 
 
-def nodes(recipe: ArtifactSpec) -> Iterable[ArtifactSpec]:
-    """A recipe and all that lies upstream of it."""
-    yield recipe
-    for one in recipe.inputs.values():
-        yield from nodes(one)
+def nodes(spec: ArtifactSpec) -> Iterable[ArtifactSpec]:
+    """A spec and all that lies upstream of it."""
+    yield spec
+    for upstream in spec.inputs.values():
+        yield from nodes(upstream)

@@ -9,7 +9,12 @@ from lib.core.store import ArtifactSpec
 from lib.diffusion.sets import learnt_from
 from lib.remedies.registry import Models, Remedy, RepairError
 
-SAID = {"di": "inversion", "cd": "class-conditional", "sd": "prompts", "published": "published images"}
+SAID = {
+    "di": "inversion",
+    "cd": "class-conditional",
+    "sd": "prompts",
+    "published": "published images",
+}
 
 
 def remedy(

@@ -1,4 +1,4 @@
-"""The real training images in two parts: what remedies may use, and what chooses between them. Test images have no part in it."""
+"""The real training images in two parts: what remedies may use, and what chooses between them."""
 
 from __future__ import annotations
 
@@ -24,28 +24,29 @@ GENERATED = {
     "inverted-images",
     "inversion-paths",
 }  # kinds that come from a generator
+LR_CHOICE = "learning-rate-choice"  # looks at validation images, but trains on none
 
 
 @artifact("real-split")
-def part(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """One part of the real training images: `validation`, the same share of each class, or `fit`, the rest."""
+def part(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """Real training images: `validation`, the same share of each class, or `fit`, the rest."""
 
     def write(path: Path) -> None:
-        wanted, whole = recipe.settings, images.load(store.make(recipe.inputs["real"]))
-        held = positions(Term("validation", wanted["share"]), whole.labels, None, recipe.seed)
-        chosen = (
-            held if wanted["part"] == "validation" else np.setdiff1d(np.arange(len(whole)), held)
-        )
-        images.write(path, whole.take(chosen))
+        settings, whole = spec.settings, images.load(store.make(spec.inputs["real"]))
+        term = Term("validation", settings["share"])
+        validation = positions(term, whole.labels, None, spec.seed)
+        fit = np.setdiff1d(np.arange(len(whole)), validation)
+        images.write(path, whole.take(validation if settings["part"] == "validation" else fit))
 
     return {"images-00000-of-00001.parquet": write}
 
 
 def parts(train: ArtifactSpec, share: float, seed: int) -> tuple[ArtifactSpec, ArtifactSpec]:
-    """Recipes of `fit` and `validation`; only real training images can be split."""
+    """Specs of `fit` and `validation`; only real training images can be split."""
     if train.settings.get("split") != "train":
+        split = train.settings.get("split")
         raise RepairError(
-            f"remedies are chosen on a part of the real training images, not of {train.settings.get('split')!r}"
+            f"remedies are chosen on a part of the real training images, not of {split!r}"
         )
     return tuple(
         part({"part": name, "share": share}, compute.seed_of(seed, "validation"), real=train)
@@ -54,30 +55,33 @@ def parts(train: ArtifactSpec, share: float, seed: int) -> tuple[ArtifactSpec, A
 
 
 def some(real: ImageSet, count: int, seed: int) -> ImageSet:
-    """About `count` of the real images, the same number of each class; fewer lie within more, for one seed."""
+    """About `count` images, the same number of each class; fewer lie within more, for one seed."""
     if count > len(real):
         raise RepairError(
-            f"{count} real images wanted, {len(real)} are there beside the validation split: lower repair.num_real "
-            "and repair.num_real_curve, or raise data.train"
+            f"{count} real images wanted, {len(real)} are there beside the validation split: "
+            "lower repair.num_real and repair.num_real_curve, or raise data.train"
         )
     return real.take(positions(Term("real", count / len(real)), real.labels, None, seed))
 
 
-def clean(recipe: ArtifactSpec, validation: ArtifactSpec, through: bool = False) -> bool:
-    """Whether validation images had no part in a recipe; with `through`, what a generator learnt from them does not count."""
+def clean(spec: ArtifactSpec, validation: ArtifactSpec, through: bool = False) -> bool:
+    """Whether nothing learnt from validation images; with `through`, generators may have.
+
+    A learning rate that was chosen by accuracy on them is no learning.
+    """
     keys = {validation.key, validation.inputs["real"].key}
 
-    def touched(one: ArtifactSpec) -> bool:
-        if (
-            one.kind == part.kind
-            and one.settings["part"] == "fit"
-            or through
-            and one.kind in GENERATED
-        ):
+    def touched(spec: ArtifactSpec) -> bool:
+        if spec.kind == part.kind and spec.settings["part"] == "fit":
             return False
-        return one.key in keys or any(map(touched, one.inputs.values()))
+        if through and spec.kind in GENERATED:
+            return False
+        inputs = {**spec.inputs}
+        if spec.kind == LR_CHOICE:
+            del inputs["validation"]
+        return spec.key in keys or any(map(touched, inputs.values()))
 
-    return not touched(recipe)
+    return not touched(spec)
 
 
 def choose(
@@ -87,9 +91,9 @@ def choose(
     device: str,
     through: bool = False,
 ) -> tuple[str, dict[str, dict[str, float]]]:
-    """The candidate that is best on the validation split, and every candidate's accuracy there: test images cannot come here.
+    """The candidate that is best on validation images, and every candidate's accuracy there.
 
-    None may have learnt from validation images; with `through`, the generator of its synthetic images may.
+    None may have learnt from them; with `through`, the generator of its synthetic images may.
     """
     if validation.kind != part.kind or validation.settings["part"] != "validation":
         raise RepairError(
@@ -98,12 +102,12 @@ def choose(
     seen = [
         name
         for name, classifiers in candidates.items()
-        if not all(clean(one, validation, through) for one in classifiers)
+        if not all(clean(spec, validation, through) for spec in classifiers)
     ]
     if seen:
         raise RepairError(
             f"{', '.join(seen)} learnt from validation images, so they cannot be compared on them"
         )
-    found = accuracy.scores(store, dict(candidates), {"validation": validation}, device)
-    shares = {name: row["validation"] for name, row in accuracy.table(found).items()}
+    scores = accuracy.scores(store, dict(candidates), {"validation": validation}, device)
+    shares = {name: row["validation"] for name, row in accuracy.table(scores).items()}
     return max(shares, key=lambda name: shares[name]["mean"]), shares

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from lib import world
 from lib.classifier.model import Classifier, build, load_weights, predict
-from lib.classifier.train import fit, steps_for
+from lib.classifier.train import TrainConfig, steps_for, train
 from lib.core import compute
 from lib.core.paths import ROOT
 from lib.data.imageset import ImageSet
@@ -45,24 +45,13 @@ def scenes(style: str, first: int, n: int, size: int) -> ImageSet:
 
 def judge(n: int, size: int, epochs: int, kept: Path) -> Classifier:
     """A classifier of n photo scenes, trained as the study trains its own; its weights are kept and used again."""
-    settings = {
-        "arm": "real",
-        "stem": 4,
-        "width": 24,
-        "batch": 64,
-        "rate": 0.1,
-        "smoothing": 0.1,
-        "flip": True,
-        "device": "auto",
-        "steps": steps_for(n, 64, epochs),
-    }
+    config = TrainConfig(steps_for(n, 64, epochs), architecture="resnet18", stem_stride=4, base_width=24, lr=0.1)
     path = kept / f"judge-{n}-{epochs}.safetensors"
     if not path.is_file():
-        model = fit(scenes("photo", PHOTOS, n, size), settings, 0)[0]
+        part = scenes("photo", PHOTOS, n, size)
+        model = train(part.images, part.labels, config, 0)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
-    return load_weights(
-        build(len(world.CLASSES), size, settings["width"], "resnet18", settings["stem"]), path
-    )
+    return load_weights(build(len(world.CLASSES), size, config.base_width, config.architecture, config.stem_stride), path)
 
 
 def per_class(model: Classifier, images: np.ndarray, labels: np.ndarray) -> dict:

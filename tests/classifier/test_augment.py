@@ -34,7 +34,7 @@ def test_standard_only_shifts_and_mirrors():
 
 
 def test_the_same_draws_give_the_same_views():
-    for recipe in augment.RECIPES.values():
+    for recipe in augment.AUGMENTATIONS.values():
         one, two, other = (recipe(ramp(), draws(seed), True) for seed in (0, 0, 1))
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True)) and not torch.equal(
             one[0], other[0]

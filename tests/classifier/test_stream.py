@@ -10,6 +10,7 @@ import torch
 from lib.classifier import arms, stream
 from lib.classifier import train as fit
 from lib.core.store import Store
+from lib.data import imageset
 from tests.classifier.test_train import SETTINGS, right
 from tests.classifier.toys import blobs, flat, toy
 
@@ -39,7 +40,7 @@ def test_rows_are_the_images_that_memory_would_hold(tmp_path):
         "0.5*real+sd@2x", {name: store.make(r) for name, r in sets.items()}, 3, 90, buffer=64
     )
     held = arms.assemble(
-        "0.5*real+sd@2x", {name: arms.pixels(store, r) for name, r in sets.items()}, 3, 90
+        "0.5*real+sd@2x", {name: imageset.load(store.make(r)) for name, r in sets.items()}, 3, 90
     )
     assert (
         len(rows) == len(held) == 225
@@ -78,9 +79,9 @@ def test_labels_stay_with_their_images_and_draws_decide_the_order(tmp_path):
 def test_an_arm_larger_than_memory_allows_is_streamed_and_learnt(tmp_path):
     store = Store(tmp_path)
     recipe = fit.classifier(
-        SETTINGS | {"memory": 0, "buffer": 32}, real=toy({"n": 60, "shard": 25})
+        SETTINGS | {"max_ram_mb": 0, "shuffle_buffer": 32}, real=toy({"n": 60, "shard": 25})
     )
-    assert isinstance(fit.pictures(store, recipe, recipe.settings), stream.Shards)
+    assert isinstance(fit.training_set(store, recipe)[0], stream.Shards)
     assert right(fit.opened(store.make(recipe))[0], blobs(300, seed=1)) == 1
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from lib import world
-from lib.classifier import train as fit
+from lib.classifier import comparison
 from lib.core import cluster, workers
 from lib.core import config as settings
 from lib.core import executor as schedule
@@ -29,7 +29,14 @@ from tests.diffusion import tiny
 from tests.test_readme import COMMANDS
 
 DATA = {"classes": list(world.CLASSES), "resolution": 12, "flip": True}
-TRAINING = SimpleNamespace(arms=["real", "real+sd"], width=8, batch=16, rate=0.05, smoothing=0.1, architecture="resnet8")
+TRAINING = SimpleNamespace(
+    arms=["real", "real+sd"],
+    base_width=8,
+    batch_size=16,
+    lr=0.05,
+    label_smoothing=0.1,
+    architecture="resnet8",
+)
 MAKE = """
 import json, sys
 from lib.core import executor as schedule
@@ -60,7 +67,7 @@ def tiny_study(folder, store):
     labels = images.load(store.make(real)).labels
     made = {"real": real, "sd": sets.prompt_recipe(generation, study, DATA),
             **inversions.recipes(inversion, study, DATA, real, labels)}
-    arms = fit.recipes(TRAINING, study, 3, True, {"real": real, "sd": made["sd"]})
+    arms = comparison.specs_of(TRAINING, study, 3, True, {"real": real, "sd": made["sd"]})
     return made | {f"{arm} {i}": one for arm, seeds in arms.items() for i, one in enumerate(seeds)}
 
 

@@ -35,7 +35,7 @@ def study(tmp_path_factory):
              "data": {"root": str(folder / "data"), "resolution": 32, "train": 24, "test": 6, "shard": 12},
              "generation": {"model": str(folder / "model"), "class_info": str(folder / "facts"), "num_images": 24,
                             "num_inference_steps": 6, "batch_size": 4, "sweep_num_images": 0},
-             "training": {"base_width": 8, "epochs": 1, "batch_size": 12, "max_ram_mb": 1}}
+             "training": {"base_width": 8, "epochs": 1, "batch_size": 12, "max_ram_mb": 0}}
     return profile.model_copy(update={name: getattr(profile, name).model_copy(update=own) for name, own in small.items()})
 
 
@@ -48,7 +48,7 @@ def test_from_the_folder_to_the_classifiers(study):
     assert said.prompts[:3] == tuple(f"{name}, thing inside a field" for name in IDS.values())
     assert said.images.shape == (24, 32, 32, 3) and list(graph.classifiers) == ["real", "sd", "real+sd"]
     both = graph.classifiers["real+sd"][0]
-    assert isinstance(fit.pictures(store, both, fit.DEFAULTS | both.settings), stream.Shards)
-    assert both.settings["recipe"] == "multicrop" and both.settings["steps"] == 2
+    assert isinstance(fit.training_set(store, both)[0], stream.Shards)
+    assert both.settings["augmentation"] == "multicrop" and both.settings["steps"] == 2
     found = accuracy.scores(store, graph.classifiers, {"test": graph.real["test"]}, "cpu")
     assert len(found) == 3 and found["accuracy"].between(0, 1).all()

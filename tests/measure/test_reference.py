@@ -24,9 +24,15 @@ def test_shares_are_wilsons():
 
 
 def test_the_judge_of_uneven_classes_counts_them_alike():
-    study, data, real = load("smoke").study, {"resolution": 32, "flip": True, "train": 90}, ArtifactSpec("tests.classifier.toys.toy")
-    wanted = [verdict.judge(study, data | {"uneven": uneven}, real, 1).settings for uneven in (False, True)]
-    assert "balance" not in wanted[0] and wanted[1] == wanted[0] | {"balance": True}
+    smoke, real = load("smoke"), ArtifactSpec("blobs")
+    even, uneven = (
+        verdict.reference_classifier(
+            smoke.training, smoke.study, {"flip": True, "train": 90, "uneven": uneven}, real, 1
+        ).settings
+        for uneven in (False, True)
+    )
+    assert even["class_weights"] == "none" and even["steps"] == 2 and even["lr"] == 0.3
+    assert uneven == even | {"class_weights": "balanced"}
 
 
 def test_recognised_by_class_and_strangest():

@@ -7,13 +7,22 @@ import torch
 from torch.nn import functional as F
 
 from lib import world
-from lib.classifier import train as fit
 from lib.classifier.model import normal
+from lib.classifier.train import TrainConfig, train
 from lib.data.imageset import ImageSet
 from lib.measure import robustness, stats
 from lib.measure.robustness import SEVERITIES, STRENGTHS, RobustnessError
 
-SETTINGS = {"arm": "real", "width": 8, "batch": 16, "rate": 0.05, "smoothing": 0.1, "steps": 25, "flip": True, "device": "cpu"}
+SETTINGS = {
+    "arm": "real",
+    "base_width": 8,
+    "batch_size": 16,
+    "lr": 0.05,
+    "label_smoothing": 0.1,
+    "steps": 25,
+    "flip": True,
+    "device": "cpu",
+}
 
 
 def blobs(n, seed, size=8):
@@ -26,7 +35,7 @@ def blobs(n, seed, size=8):
 
 @pytest.fixture(scope="module")
 def models():
-    return [fit.fit(blobs(60, 0), SETTINGS, seed)[0] for seed in range(2)]
+    return [train(blobs(60, 0).images, blobs(60, 0).labels, TrainConfig.of(SETTINGS), seed) for seed in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +149,7 @@ def test_an_attack_does_not_depend_on_the_batch_but_on_the_seed(models):
     models[0].zero_grad()
     weights = {name: value.clone() for name, value in models[0].state_dict().items()}
     given = (models[0], seen.images, seen.labels, 2, 2)
-    whole, parts, other = (robustness.pgd(*given, **options) for options in ({}, {"batch": 3}, {"seed": 1}))
+    whole, parts, other = (robustness.pgd(*given, **options) for options in ({}, {"batch_size": 3}, {"seed": 1}))
     assert (np.abs(whole - parts) < 1e-4).mean() > 0.995  # a sign may flip where the gradient is nearly 0
     assert np.abs(whole - other).mean() > 0.05
     assert all(torch.equal(weights[name], value) for name, value in models[0].state_dict().items())

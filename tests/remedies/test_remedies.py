@@ -1,5 +1,6 @@
 """Remedies change what they say and nothing else, and are found by name."""
 
+import json
 import re
 
 import numpy as np
@@ -9,26 +10,25 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from lib.classifier import arms
 from lib.classifier import train as fit
-from lib.classifier.model import build, normal
+from lib.classifier.model import ModelError, build, normal, unfreeze_last
 from lib.core import config as settings
 from lib.core.paths import ROOT
 from lib.data import imageset as images
 from lib.measure import accuracy
 from lib.remedies import filter as filters
-from lib.remedies import gap, late_layers, recalibrate, registry, split
+from lib.remedies import gap, recalibrate, registry, split
+from lib.remedies.fine_tuning import train_steps, trained
 from tests.remedies import toys
 from tests.remedies.toys import blobs, dim
 
 SETTINGS = {
-    "batch": 12,
+    "batch_size": 12,
     "steps": 5,
-    "rate": 0.1,
-    "smoothing": 0.0,
+    "lr": 0.1,
+    "label_smoothing": 0.0,
     "flip": False,
     "device": "cpu",
-    "recipe": "standard",
 }
 
 
@@ -56,16 +56,45 @@ def changed(before, model):
 def test_only_the_last_blocks_change_and_with_them_only_their_batch_statistics(last, learn):
     model = small()
     before = state(model)
-    late_layers.retrain(model, [(blobs(24), 12)], SETTINGS | {"blocks": last}, seed=3)
+    part = blobs(24)
+    fit.train(part.images, part.labels, fit.TrainConfig.of(SETTINGS), 3, model=model, unfreeze=last)
     assert changed(before, model) == learn and not model.training
-    with pytest.raises(registry.RepairError, match="9 blocks to train again, the network has 5"):
-        late_layers.thaw(model, 9)
+    with pytest.raises(ModelError, match="9 blocks to fine-tune, the network has 5"):
+        unfreeze_last(model, 9)
 
 
 def test_a_batch_holds_the_share_of_real_images_that_was_asked_for():
-    sets = {"real": blobs(12), "synthetic": blobs(24)}
-    assert [count for _, count in late_layers.portions(sets, 32, 0.25)] == [8, 24]
-    assert [count for _, count in late_layers.portions({"synthetic": blobs(24)}, 32, 1.0)] == [32]
+    real, synthetic = blobs(12), blobs(24)
+    config = fit.TrainConfig(1, batch_size=32)
+    mixed = (synthetic.images, synthetic.labels)
+    feeds = fit._feeds(real.images, real.labels, config, mixed, 0.25)
+    assert [count for _, count in feeds] == [8, 24]
+    assert [count for _, count in fit._feeds(*mixed, config, None, 1.0)] == [32]
+
+
+def test_the_steps_are_passes_over_the_real_images_and_the_same_for_remedy_and_baseline():
+    made = toys.world()
+    sets = made.sets | {"real": split.parts(made.train, 0.2, 0)[0]}
+    assert [train_steps(made.settings | {"epochs": 30}, m) for m in (6, 24, 25)] == [30, 60, 90]
+    both = [trained(made.models, sets, made.settings, num_real=24, from_scratch=s) for s in (0, 1)]
+    repaired, baseline = (specs[0] for specs in both)
+    assert repaired.settings == baseline.settings
+    assert set(repaired.inputs) - set(baseline.inputs) == {"classifier"}
+
+
+def test_each_learning_rate_is_tried_on_validation_images_and_the_best_is_taken(store):
+    made = toys.world()
+    real, validation = split.parts(made.train, 0.2, 0)
+    sets = made.sets | {"real": real, "validation": validation}
+    specs = trained(made.models, sets, made.settings | {"lrs": [1e12, 0.1]}, num_real=24)
+    choice = specs[0].inputs["lr"]
+    assert all(spec.inputs["lr"] == choice for spec in specs)  # once, with the first seed
+    found = json.loads(store.make(choice).path("lr.json").read_text())
+    assert found["lr"] == 0.1 and found["accuracy"] == {
+        "1000000000000.0": 0.0,
+        "0.1": found["accuracy"]["0.1"],
+    }
+    assert split.clean(specs[0], validation) and store.make(specs[0]).files
 
 
 def test_recalibration_gives_the_norms_the_statistics_of_these_images_and_moves_no_weight():
@@ -98,13 +127,9 @@ def test_a_filter_keeps_the_best_of_each_class_and_a_random_one_as_many(store):
 
 def test_agreement_and_density_throw_out_the_planted_faults():
     real, mixed = dim(blobs(60)), blobs(60, seed=5)
-    judge, _ = fit.fit(
-        blobs(120),
-        fit.DEFAULTS
-        | SETTINGS
-        | {"architecture": "resnet8", "width": 8, "stem": 2, "steps": 60, "arm": "real"},
-        1,
-    )
+    config = fit.TrainConfig.of(SETTINGS, base_width=8, stem_stride=2, steps=60)
+    part = blobs(120)
+    judge = fit.train(part.images, part.labels, config, 1)
     wrong = np.arange(60) < 15
     planted = images.ImageSet(
         mixed.images,
@@ -123,9 +148,13 @@ def test_geometry_and_focus_score_every_image():
     noise = rng.integers(0, 255, (24, 32, 32, 3), np.uint8)
     striped = noise // 8
     striped[:, ::8] = 255
-    part = lambda pixels: images.ImageSet(
-        pixels, np.arange(24) % 3, ("a", "b", "c"), np.arange(24), ("",) * 24, ("",) * 24
-    )  # noqa: E731
+
+    def part(pixels):
+        names = ("",) * 24
+        return images.ImageSet(
+            pixels, np.arange(24) % 3, ("a", "b", "c"), np.arange(24), names, names
+        )
+
     half = part(np.concatenate([noise[:12], striped[12:]]))
     judge = build(3, 32, width=8, name="resnet8")
     told = filters.lines(half, judge, part(striped), 0)
@@ -154,37 +183,27 @@ def test_a_remedy_is_paired_with_its_base_and_its_control():
     assert registry.helped({"gain": gains["gain"]}) and not registry.helped(gains)
 
 
-def test_real_images_alone_are_those_that_a_remedy_draws_in_as_many_steps_from_the_same_first_weights(
-    store,
-):
+def test_the_real_only_baseline_sees_what_a_remedy_sees_from_first_weights(store):
     made = toys.world()
     real, _ = split.parts(made.train, 0.2, 0)
-    whole = images.load(store.make(real))
-    ((name, one),) = registry.find("alone")(
-        made.models, made.sets | {"real": real}, made.settings | {"num_real_curve": []}
-    ).items()
-    assert name == "no synthetic image, 24 real" and one.yardstick and not one.candidate
-    last = registry.find("late_layers")(
-        made.models, made.sets | {"real": real}, made.settings | {"unfreeze_last": [0]}
+    sets = made.sets | {"real": real}
+    baselines = registry.find("real_only")(made.models, sets, made.settings)
+    assert list(baselines) == ["no synthetic image, 12 real", "no synthetic image, 24 real"]
+    baseline = baselines["no synthetic image, 24 real"]
+    assert baseline.baseline and not baseline.candidate
+    repaired = registry.find("late_layers")(
+        made.models, sets, made.settings | {"unfreeze_last": [0]}
     )
-    assert [recipe.key for recipe in one.control] == [
-        recipe.key for recipe in last["all layers, 24 real"].classifiers
-    ]
-    for base, recipe in zip(made.models["sd"], one.classifiers, strict=True):
-        assert (
-            recipe.seed == base.seed
-            and recipe.settings["steps"]
-            == base.settings["steps"] + made.settings["max_train_steps"]
-        )
-        drawn = arms.assemble(
-            recipe.settings["arm"], {"real": whole}, recipe.seed, recipe.settings["base"]
-        )
-        assert drawn.seeds.tolist() == split.some(whole, 24, base.seed).seeds.tolist()
-    assert store.make(one.classifiers[0]).files
+    assert baseline.control == repaired["all layers, 24 real"].classifiers
+    for base, spec in zip(made.models["sd"], baseline.classifiers, strict=True):
+        assert spec.seed == base.seed and set(spec.inputs) == {"real"}
+    model = fit.opened(store.make(baseline.classifiers[0]))[0]
+    whole = split.some(images.load(store.make(real)), 24, baseline.classifiers[0].seed)
+    config = fit.TrainConfig.of(baseline.classifiers[0].settings)
+    again = fit.train(whole.images, whole.labels, config, made.models["sd"][0].seed)
+    assert torch.equal(model.fc.weight, again.fc.weight)
     with pytest.raises(registry.RepairError, match="49 real images wanted, 48 are there"):
-        registry.find("alone")(
-            made.models, made.sets | {"real": real}, made.settings | {"num_real_curve": [49]}
-        )
+        registry.find("real_only")(made.models, sets, made.settings | {"num_real_curve": [49]})
 
 
 def test_all_runs_from_the_recipe_and_real_images_repair_what_synthetic_ones_missed(store):
@@ -268,12 +287,12 @@ def test_remedies_are_found_by_name_and_every_one_of_the_params_is_there():
 def test_the_remedy_that_the_readme_shows_works(store):
     """It returns a row whose classifiers can be made from the base alone."""
     blocks = re.findall(
-        r"```python\n(.*?)```", (ROOT / "lib" / "README.md").read_text(encoding="utf-8"), re.S
+        r"```python\n(.*?)```", (ROOT / "lib/README.md").read_text(encoding="utf-8"), re.S
     )
     (text,) = [block for block in blocks if "def remedy(" in block]
     rooms, toy = {}, toys.world()
     exec(text, rooms)
     row = rooms["remedy"](toy.models, toy.sets, toy.settings)["twice as long"]
     assert row.real == 0 and len(row.classifiers) == len(toy.models["sd"])
-    assert row.classifiers[0].settings["steps"] == 2 * toy.settings["max_train_steps"]
+    assert row.classifiers[0].settings["steps"] == 2 * toy.settings["min_train_steps"]
     assert "real" not in row.classifiers[0].inputs and store.make(row.classifiers[0]).files

@@ -46,7 +46,7 @@ def upstream(recipe):
 def everything(made):
     """Every remedy that is there, on the part of the real images that remedies get."""
     fit, validation = split.parts(made.train, 0.2, 0)
-    models = made.models | {"judge": made.models["real"]}
+    models = made.models | {"reference": made.models["real"]}
     found, missing = registry.planned(
         registry.there(), models, made.sets | {"real": fit}, made.settings
     )
@@ -61,8 +61,10 @@ def test_no_remedy_has_a_test_image_upstream_and_no_candidate_a_validation_image
     assert not any("test" in upstream(one) for one in recipes)
     assert not any(validation.key == node.key for one in recipes for node in registry.nodes(one))
     filters = [
-        name for name, one in found.items() if name.startswith("filter")
-    ]  # their judge here saw all training images
+        name
+        for name, remedy in found.items()
+        if remedy.key.kind == "filter" and remedy.part != "diversity"
+    ]  # their reference classifier here saw all training images
     seen = {
         name
         for name, one in found.items()
@@ -122,9 +124,9 @@ def test_the_combination_is_the_best_on_validation_and_stacks_what_was_chosen(st
     assert choice.shares[choice.name]["mean"] == max(
         share["mean"] for share in choice.shares.values()
     )
-    (both,) = combine.stacked(
-        found, "multi-crop augmentation", "all layers, 24 real", made.models, sets, wanted
-    ).values()
+    start, then = found["multi-crop augmentation"], found["all layers, 24 real"]
+    both = combine.stacked(start, then, made.models, sets, wanted)
+    assert both.key.label == "multi-crop augmentation; then all layers, 24 real"
     starts = [one.inputs["classifier"].key for one in both.classifiers]
     assert starts == [one.key for one in found["multi-crop augmentation"].classifiers]
     assert np.all(

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from lib.classifier import train as fit
+from lib.classifier import comparison
 from lib.core import config as settings
 from lib.core.store import artifact
 from lib.data import imageset as images
@@ -55,9 +55,15 @@ def world(steps=12):
         label_smoothing=0.0,
     )
     sets = {"real": train, "sd": sd}
-    models = fit.recipes(training, STUDY, steps, False, sets, {"real": 60, "sd": 60})
+    models = comparison.specs_of(training, STUDY, steps, False, sets, {"real": 60, "sd": 60})
     section = settings.load("smoke").repair.model_copy(
-        update={"num_real": 24, "num_real_curve": [12], "max_train_steps": 6, "lr": 0.1}
+        update={
+            "num_real": 24,
+            "num_real_curve": [12],
+            "epochs": 3,
+            "min_train_steps": 6,
+            "lrs": [0.1],
+        }
     )
     wanted = registry.context(section, STUDY, models["sd"][0]) | {"train": 60, "fit": 48}
     return SimpleNamespace(models=models, sets=sets, train=train, test=test, settings=wanted)

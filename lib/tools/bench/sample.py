@@ -111,7 +111,13 @@ def to_real(pictures: np.ndarray) -> dict[str, float]:
     }
     judge = fit.opened(
         store.make(
-            verdict.judge(profile.study, data, real["train"], profile.generation.reference_epochs)
+            verdict.reference_classifier(
+                profile.training,
+                profile.study,
+                data,
+                real["train"],
+                profile.generation.reference_epochs,
+            )
         )
     )[0]
     test = images.load(store.make(real["test"])).images

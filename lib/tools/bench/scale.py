@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from lib import world
-from lib.classifier import train as fit
+from lib.classifier import comparison
 from lib.core import executor as schedule
 from lib.core.config import load
 from lib.core.paths import REPORTS, ROOT
@@ -30,7 +30,14 @@ from lib.diffusion import inversions, sets
 from lib.report import figures
 
 IMAGES, SCALES, WORKERS, SHARD = 16, (1, 4, 16), (1, 2), 8
-TRAINING = SimpleNamespace(arms=["real", "real+sd"], width=16, batch=16, rate=0.05, smoothing=0.1, architecture="resnet8")
+TRAINING = SimpleNamespace(
+    arms=["real", "real+sd"],
+    base_width=16,
+    batch_size=16,
+    lr=0.05,
+    label_smoothing=0.1,
+    architecture="resnet8",
+)
 DATA = {"classes": list(world.CLASSES), "resolution": 32, "flip": True}
 
 
@@ -92,7 +99,7 @@ def steps(store: Store, count: int, seed: int):
     yield timed(store, "inversion", [inverted["embeddings"]])
     prompted = sets.prompt_recipe(generation, study, DATA)
     yield timed(store, "sampling", [inverted["di"], prompted])
-    arms = fit.recipes(TRAINING, study, 2 * count // TRAINING.batch, True, {"real": real, "sd": prompted})
+    arms = comparison.specs_of(TRAINING, study, 2 * count // TRAINING.batch_size, True, {"real": real, "sd": prompted})
     yield timed(store, "training", [one for seeds in arms.values() for one in seeds])
 
 

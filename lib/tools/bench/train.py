@@ -30,8 +30,17 @@ TRAIN, SIZE, WIDTH, BATCH, EPOCHS, RATE, ROUNDS = 1024, 64, 16, 32, 2, 0.1, 2
 TOLERANCE = 0.03  # by which our accuracy may be lower and still count as equal
 AMX = torch.cpu._is_amx_tile_supported()  # without it bfloat16 is slower than float32
 STEPS = TRAIN // BATCH * EPOCHS
-SETTINGS = {"arm": "real", "width": WIDTH, "batch": BATCH, "rate": RATE, "smoothing": 0.1, "steps": STEPS, "flip": False,
-            "device": "cpu", "precision": "bf16" if AMX else "float32"}
+SETTINGS = {
+    "base_width": WIDTH,
+    "batch_size": BATCH,
+    "lr": RATE,
+    "label_smoothing": 0.1,
+    "architecture": "resnet18",
+    "steps": STEPS,
+    "flip": False,
+    "device": "cpu",
+    "precision": "bfloat16" if AMX else "float32",
+}
 
 
 def run() -> dict:
@@ -68,7 +77,8 @@ def digits(split: str, count: int) -> ImageSet:
 
 def ours(seed: int) -> torch.nn.Module:
     """One arm in a worker, which has one thread."""
-    return fit.fit(digits("train", TRAIN), SETTINGS, seed)[0]
+    part = digits("train", TRAIN)
+    return fit.train(part.images, part.labels, fit.TrainConfig.of(SETTINGS), seed)
 
 
 def reference(folder: Path, seed: int) -> torch.nn.Module:
