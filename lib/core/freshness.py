@@ -77,8 +77,8 @@ def changes(seen: dict[str, Any], now: dict[str, Any]) -> list[str]:
     texts = [f"{key}: {seen['settings'].get(key)!r} is now {value!r}"
              for key, value in now["settings"].items() if seen["settings"].get(key) != value]
     for part, what in (("artifacts", "settings, inputs or code of {} changed"), ("files", "{} changed")):
-        keys = dict.fromkeys([*seen[part], *now[part]])
-        texts += [what.format(key) for key in keys if seen[part].get(key) != now[part].get(key)]
+        keys = dict.fromkeys([*seen.get(part, {}), *now[part]])
+        texts += [what.format(key) for key in keys if seen.get(part, {}).get(key) != now[part].get(key)]
     return texts
 
 
