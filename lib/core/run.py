@@ -22,7 +22,7 @@ from traitlets.config import Config
 from lib.core import config as settings
 from lib.core import progress
 from lib.core.config import RUN, SettingsError
-from lib.core.freshness import changes, names, page_stamp, read, result_of, stamp
+from lib.core.freshness import ELSEWHERE, changes, names, page_stamp, read, result_of, stamp
 from lib.core.paths import NOTEBOOKS, REPORTS, ROOT
 from lib.core.store import ArtifactSpec, Store, StoreError, git, locked, write_json
 from lib.report import ReportError
@@ -174,7 +174,8 @@ def publish(profile: str) -> Path:
 
 def _refuse_changed(name: str, ran: dict[str, Any] | None, now: dict[str, Any]) -> None:
     """The page says of itself what its notebooks ran with, so params/ must still say the same."""
-    differing = [key for key, value in now.items() if ran and json.loads(json.dumps(value)) != ran.get(key)]
+    same = {key: value for key, value in now.items() if key not in ELSEWHERE and value != "auto"}  # auto: decided there
+    differing = [key for key, value in same.items() if ran and json.loads(json.dumps(value)) != ran.get(key)]
     if differing:
         raise RunError(f"params/ changed while the study ran: {name} ran with {differing[0]} = "
                        f"{ran.get(differing[0])!r}, and the profile now says {now[differing[0]]!r}. "
