@@ -32,7 +32,8 @@ def run() -> dict:
     same = all(np.array_equal(a, b) for r in rounds for a, b in zip(rounds[0][0][1], r[0][1], strict=True))
     speed = [round(SCENES / min(r[i][0] for r in rounds), 1) for i in (0, 1)]
     return {"unit": "degrees", "ours": round(mine, 3), "reference": round(theirs, 3),
-            "ratio": round(theirs / mine, 2), "equal": same, "axes": len(errors[0]), "images/s": speed[0], "reference images/s": speed[1],
+            "ratio": round(theirs / mine, 2), "equal": same,
+            "axes": len(errors[0]), "images/s": speed[0], "reference images/s": speed[1],
             "cores": cores} | horizons()
 
 
