@@ -79,7 +79,7 @@ def test_features_are_made_once_and_again_for_another_resize(study, capsys):
     assert facts["resize"].startswith("bilinear") and not np.allclose(one, other, atol=1e-3)
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64])
+@pytest.mark.parametrize("batch", [1, 7, 64])
 def test_the_batch_changes_nothing(study, batch):
     network = features.open_extractor("reference", study[0].make(study[1]))
     images = pixels(20)

@@ -149,7 +149,7 @@ def test_an_attack_does_not_depend_on_the_batch_but_on_the_seed(models):
     models[0].zero_grad()
     weights = {name: value.clone() for name, value in models[0].state_dict().items()}
     given = (models[0], seen.images, seen.labels, 2, 2)
-    whole, parts, other = (robustness.pgd(*given, **options) for options in ({}, {"batch_size": 3}, {"seed": 1}))
+    whole, parts, other = (robustness.pgd(*given, **options) for options in ({}, {"batch": 3}, {"seed": 1}))
     assert (np.abs(whole - parts) < 1e-4).mean() > 0.995  # a sign may flip where the gradient is nearly 0
     assert np.abs(whole - other).mean() > 0.05
     assert all(torch.equal(weights[name], value) for name, value in models[0].state_dict().items())
