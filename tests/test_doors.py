@@ -260,8 +260,7 @@ def test_any_parquet_file_as_a_shard(tmp_path, cells, name, numbers, about, whol
     columns |= {"label": pa.array([0] * n), "seed": pa.array([0] * n)} if whole else {}
     path = tmp_path / "shard.parquet"
     pq.write_table(pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(about)}), path)
-    images._read.cache_clear()
-    used_or_refused(images.ImagesError, lambda: images._read(((path, 0),)))
+    used_or_refused(images.ImagesError, lambda: images._read([path]))
 
 
 @cases(100)
@@ -273,8 +272,7 @@ def test_any_harm_to_a_shard(tmp_path, where, value, cut):
     data = bytearray(whole)
     data[where % len(data)] = value
     path.write_bytes(data[:where % len(data)] if cut else data)
-    images._read.cache_clear()
-    used_or_refused(images.ImagesError, lambda: images._read(((path, 0),)))  # as if its hash were right
+    used_or_refused(images.ImagesError, lambda: images._read([path]))  # as if its hash were right
     assert store.make(recipe).files[0].read_bytes() == whole
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
 from lib.core import config as settings
 from lib.core.paths import ROOT
@@ -79,8 +78,9 @@ def _until(lines, mark):
 def test_the_worked_profile_is_one(tmp_path):
     (tmp_path / "defaults.yaml").write_text((settings.PARAMS / "defaults.yaml").read_text())
     (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", TEXT, re.S)[1])
-    assert settings.load("mine", params=tmp_path).data.source == "folder"
-    assert set(yaml.safe_load((tmp_path / "mine.yaml").read_text())) == {"data"}
+    config = settings.load("mine", params=tmp_path)
+    assert config.data.source == "folder" and config.training.arms == ["real", "cd", "real+cd"]
+    assert config.repair.base == "cd" and config.inversion.num_embedded == 0
 
 
 def test_every_file_that_the_readme_names_exists():

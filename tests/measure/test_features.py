@@ -90,7 +90,8 @@ def test_the_batch_changes_nothing(study, batch):
 @pytest.mark.parametrize("size", [17, 96])
 def test_resizing_is_pillows(resize, size):
     body = nn.Linear(1, 1)  # only says where the network lies
-    found = features.extract(FeatureExtractor(body, size, lambda grey: grey.flatten(1)), pixels(), resize).reshape(5, 3, size, size)
+    extractor = FeatureExtractor(body, size, lambda grey: grey.flatten(1))
+    found = features.extract(extractor, pixels(), resize).reshape(5, 3, size, size)
     mode = Image.Resampling[resize.upper()]
     for image, ours in zip(pixels(), found, strict=True):
         for channel in range(3):

@@ -121,9 +121,10 @@ def test_a_curve_that_does_not_get_there_is_not_extrapolated():
 
 
 def test_the_interval_covers_the_rate_and_repeats_itself():
-    row = lambda k: curves.exchange(
-        curves.tidy(scores(1 / 3, 0.004, seeds=8, start=k), SIZES), "sd", 200
-    )[1]  # noqa: E731
+    def row(k):
+        points = curves.tidy(scores(1 / 3, 0.004, seeds=8, start=k), SIZES)
+        return curves.exchange(points, "sd", 200)[1]
+
     rates = [row(k)["rate"] for k in range(24)]
     assert rates[0] == row(0)["rate"] and rates[0]["n"] == 8
     assert np.mean([rate["low"] < 3 < rate["high"] for rate in rates]) > 0.7
