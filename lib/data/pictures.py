@@ -103,7 +103,7 @@ def _header(image: Image.Image) -> Header:
 def _decode_jpeg(data: bytes) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if pixels is None:
-        raise PictureError("a damaged JPEG")
+        raise PictureError("a damaged JPEG: its data ends early or is not an image")
     return pixels
 
 
