@@ -16,9 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lib.core import compute
-from lib.core.store import ArtifactSpec, Store
 from lib.data import checks
-from lib.data import imageset as images
 from lib.data.imageset import ImageSet
 
 TERM = re.compile(
@@ -186,8 +184,3 @@ def report(
             }
         )
     return pd.DataFrame(rows)
-
-
-def pixels(store: Store, recipe: ArtifactSpec) -> ImageSet:
-    """The image set of a recipe."""
-    return images.load(store.make(recipe))

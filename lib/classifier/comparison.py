@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lib.classifier import arms
-from lib.classifier.train import TrainConfig, TrainingError, classifier
+from lib.classifier.train import STREAMING, TrainConfig, TrainingError, classifier
 from lib.core import compute, executor, progress
 from lib.core.store import ArtifactSpec, Store
-
-STREAMING = {"max_ram_mb": 4000, "shuffle_buffer": 4096}  # where a section leaves them out
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from lib.core import compute, precision, progress
 from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset
 
+STREAMING = {"max_ram_mb": 4000, "shuffle_buffer": 4096}  # where settings leave them out
 WHITENING_IMAGES = 5000  # from whose patches the first layer of `fast` is computed
 SHORTEST_CYCLE = 4  # steps; a shorter schedule would divide by a phase of no step
 
@@ -310,7 +311,7 @@ def classifier(store: Store, spec: ArtifactSpec) -> FileWriters:
 
 def training_set(store: Store, spec: ArtifactSpec):
     """Images, labels, class names: in memory where they fit, else rows of shards and no labels."""
-    settings, base = spec.settings, spec.settings.get("base")
+    settings, base = STREAMING | spec.settings, spec.settings.get("base")
     artifacts = {name: store.make(upstream) for name, upstream in spec.inputs.items()}
     rows = stream.opened(settings["arm"], artifacts, spec.seed, base, settings["shuffle_buffer"])
     if rows.megabytes > settings["max_ram_mb"]:

@@ -21,6 +21,7 @@ SIZE = 16
 TRAINING = {
     "arm": "real",
     "base_width": 8,
+    "architecture": "resnet18",
     "batch_size": 16,
     "lr": 0.05,
     "label_smoothing": 0.1,
