@@ -12,7 +12,7 @@ import time
 from concurrent.futures import Executor
 from typing import Any
 
-from lib.core import compute, progress
+from lib.core import compute, progress, workers
 
 ANSWER = 10  # seconds in which a scheduler answers
 RETURN = 600  # seconds in which one that went away is waited for
@@ -32,7 +32,7 @@ def executor(engine: str, count: int) -> Executor:
     return client.get_executor(pure=False)  # not pure: a file that is handed out again shall be made again
 
 
-def rooms(engine: str, count: int) -> int:
+def capacity(engine: str, count: int) -> int:
     """How many tasks can run at once: workers of a cluster come and go, and at least one is hoped for."""
     return count if engine == "dask" else max(1, _workers(engine, count, int(time.monotonic() / ANSWER)))
 
@@ -40,12 +40,12 @@ def rooms(engine: str, count: int) -> int:
 @functools.lru_cache(maxsize=1)
 def _workers(engine: str, count: int, _now: int) -> int:
     """Workers of the scheduler; asked once in ANSWER seconds."""
-    client, found = connected(engine, count), 0
+    client, available = connected(engine, count), 0
     with contextlib.suppress(OSError):  # the scheduler goes away just now
-        found = len(client.nthreads()) if client.status == "running" else 0
-    if not found:
+        available = len(client.nthreads()) if client.status == "running" else 0
+    if not available:
         progress.say(f"no worker at {engine}; waiting for one (`dask worker {engine} --nthreads 1` starts it)")
-    return found
+    return available
 
 
 @functools.lru_cache(maxsize=1)
@@ -81,10 +81,12 @@ def _cluster(count: int) -> Any:
     machine can talk to them, since whoever talks to a Dask scheduler runs code."""
     from distributed import Nanny, Scheduler, Security, SpecCluster
 
+    workers.check_main_guard()
     secret = Security.temporary()
     here = {"host": "127.0.0.1", "protocol": "tls://", "security": secret}
     worker = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
-    own = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in compute.dealt(compute.gpus(), count)] or [{}] * count
-    workers = {i: {"cls": Nanny, "options": worker | {"env": env}} for i, env in enumerate(own)}
+    gpus = compute.assign_gpus(compute.gpus(), count)
+    environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{}] * count
+    nannies = {i: {"cls": Nanny, "options": worker | {"env": env}} for i, env in enumerate(environments)}
     scheduler = {"cls": Scheduler, "options": here | {"port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": False}}
-    return SpecCluster(workers, scheduler, security=secret, silence_logs=logging.ERROR)
+    return SpecCluster(nannies, scheduler, security=secret, silence_logs=logging.ERROR)

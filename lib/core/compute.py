@@ -13,17 +13,17 @@ import torch
 
 
 class ComputeError(RuntimeError):
-    """The machine has not what the settings ask for."""
+    """The machine does not have what the settings ask for."""
 
 
-def device(wanted: str = "auto") -> torch.device:
+def device(name: str = "auto") -> torch.device:
     """The device of a setting; `auto` takes CUDA, then Apple's, then the processor."""
-    have = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        wanted = next(name for name in ("cuda", "mps", "cpu") if have[name])
-    if not have[wanted]:
-        raise ComputeError(f"device {wanted!r} is not on this machine; set `study.device: auto` in params/")
-    return torch.device(wanted)
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(candidate for candidate in ("cuda", "mps", "cpu") if available[candidate])
+    if not available[name]:
+        raise ComputeError(f"device {name!r} is not on this machine; set `study.device: auto` in params/")
+    return torch.device(name)
 
 
 def describe() -> str:
@@ -46,7 +46,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def rooms() -> int:
+def capacity() -> int:
     """How many processes the machine has room for: one a GPU where there are some, else one a core."""
     where = device()
     return torch.cuda.device_count() if where.type == "cuda" else torch.get_num_threads() if where.type == "cpu" else 1
@@ -58,8 +58,8 @@ def gpus() -> list[str]:
     return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(str(i) for i in range(count))).split(",")[:count]
 
 
-def dealt(names: list[str], processes: int) -> tuple[str, ...]:
-    """One GPU a process, in turn, where there are several; else nothing to deal out."""
+def assign_gpus(names: list[str], processes: int) -> tuple[str, ...]:
+    """One GPU a process, in turn, where there are several; else none is assigned."""
     return tuple(names[i % len(names)] for i in range(processes)) if len(names) > 1 else ()
 
 

@@ -1,4 +1,4 @@
-"""Make many artifacts side by side: each file is a task, which knows a recipe and the file's name and leaves it in the store.
+"""Make many artifacts side by side: each file is a task, which knows a spec and the file's name and leaves it in the store.
 
 The tasks run in any `concurrent.futures.Executor`; this process keeps the locks, the journals and the manifests.
 """
@@ -14,145 +14,164 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from graphlib import TopologicalSorter
 
 from lib.core import cluster, compute, progress, workers
-from lib.core.store import ArtifactBuild, ArtifactSpec, Store, StoreError, WorkerStore, canonical, find, locked, part
+from lib.core.store import ArtifactBuild, ArtifactSpec, Store, StoreError, WorkerStore, canonical, find, locked, make_file
 
 TRIES = 3  # workers that may die over one file
-LOOK = 1.0  # seconds between two looks at a folder that another run has locked
-LATE = 60  # seconds in which a shared file system shows other machines what was written
-ALONE = threading.RLock()  # torch's threads and its random state are the process's: a worker makes one file at a time
+POLL = 1.0  # seconds between two attempts at a folder that another run has locked
+PATIENCE = 60  # seconds in which a shared file system shows other machines what was written
+ONE_AT_A_TIME = threading.RLock()  # torch's threads and its random state are the process's: a worker makes one file at a time
 
 
-def make(store: Store, recipes: Iterable[ArtifactSpec]) -> None:
-    """All of these artifacts; the first failure is raised when everything that does not hang on it is made."""
-    for error in attempt(store, recipes).values():
+def make(store: Store, specs: Iterable[ArtifactSpec]) -> None:
+    """All of these artifacts; the first failure is raised when everything that does not depend on it is made."""
+    for error in attempt(store, specs).values():
         raise error
 
 
-def attempt(store: Store, recipes: Iterable[ArtifactSpec]) -> dict[str, Exception]:
-    """Make what can be made; why not, by the key of each recipe that could not."""
-    missing = absent(store, recipes)
-    with contextlib.ExitStack() as kept:
-        run = Run(store, missing, kept)
+def attempt(store: Store, specs: Iterable[ArtifactSpec]) -> dict[str, Exception]:
+    """Make what can be made; the error of each spec that could not, by its key."""
+    workers.check_started()
+    with contextlib.ExitStack() as locks:
+        run = Run(store, absent(store, specs), locks)
         try:
-            run.to_the_end()
+            run.run()
         except BaseException:  # Ctrl-C above all: what still runs would outlive what waits for it
             run.stop()
             raise
     return run.failed
 
 
-def absent(store: Store, recipes: Iterable[ArtifactSpec]) -> dict[str, ArtifactSpec]:
-    """What is not whole, by key, upstream first."""
-    found: dict[str, ArtifactSpec] = {}
-    for recipe in recipes:
-        if recipe.key not in found and not store.found(recipe):
-            found |= absent(store, recipe.inputs.values()) | {recipe.key: recipe}
-    return found
+def absent(store: Store, specs: Iterable[ArtifactSpec]) -> dict[str, ArtifactSpec]:
+    """What is not whole, by key, inputs first."""
+    missing: dict[str, ArtifactSpec] = {}
+    whole: set[str] = set()
+
+    def visit(spec: ArtifactSpec) -> None:
+        if spec.key in missing or spec.key in whole:
+            return
+        if store.found(spec):
+            whole.add(spec.key)
+            return
+        for source in spec.inputs.values():
+            visit(source)
+        missing[spec.key] = spec
+
+    for spec in specs:
+        visit(spec)
+    return missing
 
 
 class Run:
-    """Recipes that wait for their upstream or for another run; files to make; tasks that run; what failed."""
+    """Specs whose inputs are whole, files to make, tasks that run, and what failed."""
 
-    def __init__(self, store: Store, missing: dict[str, ArtifactSpec], kept: contextlib.ExitStack):
-        self.store, self.kept = store, kept
+    def __init__(self, store: Store, missing: dict[str, ArtifactSpec], locks: contextlib.ExitStack):
+        self.store, self.missing, self.locks = store, missing, locks
         self.engine = "local" if workers.here() else store.engine  # a worker starts none of its own
-        self.count = 1 if workers.here() else store.workers or compute.rooms()
-        self.waiting, self.orders, self.failed = dict(missing), {}, {}
+        self.count = 1 if workers.here() else store.workers or compute.capacity()
+        inputs = {key: [source.key for source in spec.inputs.values() if source.key in missing]
+                  for key, spec in missing.items()}
+        self.needed = {key for keys in inputs.values() for key in keys}
+        self.graph = TopologicalSorter(inputs)
+        self.graph.prepare()
+        self.ready: list[ArtifactSpec] = []
+        self.builds: dict[str, ArtifactBuild] = {}
         self.files: deque[tuple[ArtifactBuild, str]] = deque()
         self.tasks: dict[Future, tuple[ArtifactBuild, str]] = {}
-        self.deaths: Counter[tuple[str, str]] = Counter()  # of workers, by what they were at
-        self.bar = kept.enter_context(progress.track(label(missing.values()), 0, quiet=not missing))
+        self.deaths: Counter[tuple[str, str]] = Counter()  # of workers, by the file they were making
+        self.failed: dict[str, BaseException] = {}
+        kinds = ", ".join(dict.fromkeys(spec.kind for spec in missing.values()))
+        self.bar = locks.enter_context(progress.track(kinds, 0, quiet=not missing))
 
-    def to_the_end(self) -> None:
-        """Begin what can begin, hand out files, settle what is done, until nothing is left."""
-        while self.waiting or self.files or self.tasks:
-            for recipe in self.ready():
-                self.begin(recipe)
-            while self.files and len(self.tasks) < self.room():
-                self.hand_out(*self.files.popleft())
-            for done in self.done():
-                self.settle(done)
+    def run(self) -> None:
+        """Begin what can begin, submit files, settle finished tasks, until nothing is left."""
+        while self.graph.is_active() or self.tasks:
+            self.ready += [self.missing[key] for key in self.graph.get_ready()]
+            self.ready.sort(key=lambda spec: spec.key not in self.needed)  # first what others wait for
+            self.ready = [spec for spec in self.ready if not self.begin(spec)]
+            while self.files and len(self.tasks) < self.capacity():
+                self.submit(*self.files.popleft())
+            for task in self.finished():
+                self.settle(task)
 
-    def ready(self) -> list[ArtifactSpec]:
-        """Waiting recipes whose upstream is there or failed; those on which others wait come first."""
-        wanted = {upstream.key for recipe in self.waiting.values() for upstream in recipe.inputs.values()}
-        free = [recipe for recipe in self.waiting.values()
-                if not any(u.key in self.waiting or u.key in self.orders for u in recipe.inputs.values())]
-        return sorted(free, key=lambda recipe: recipe.key not in wanted)
+    def begin(self, spec: ArtifactSpec) -> bool:
+        """Lock the folder and queue its missing files; False where another run holds it, which is tried again later."""
+        error = next((self.failed[source.key] for source in spec.inputs.values() if source.key in self.failed), None)
+        if error is not None:
+            self.failed[spec.key] = error
+            self.graph.done(spec.key)
+            return True
+        with contextlib.ExitStack() as lock:
+            if not lock.enter_context(locked(self.store.folder(spec), wait=False)):
+                return False
+            self.locks.enter_context(lock.pop_all())
+        if self.store.found(spec):  # another run has made it by now
+            self.graph.done(spec.key)
+            return True
+        build = self.builds[spec.key] = ArtifactBuild(self.store, spec)
+        self.bar.total += len(build.missing)
+        self.files.extend((build, name) for name in build.missing)
+        self.close_if_whole(build)
+        return True
 
-    def begin(self, recipe: ArtifactSpec) -> None:
-        """Lock the folder and queue its missing files; a folder that another run holds is looked at again later."""
-        lost = next((self.failed[u.key] for u in recipe.inputs.values() if u.key in self.failed), None)
-        if lost is None and not self.locked(recipe):
-            return
-        del self.waiting[recipe.key]
-        if lost is not None:
-            self.failed[recipe.key] = lost
-        elif not self.store.found(recipe):  # else another run has made it by now
-            order = self.orders[recipe.key] = ArtifactBuild(self.store, recipe)
-            self.bar.total += len(order.missing)
-            self.files.extend((order, name) for name in order.missing)
-            self.close_if_whole(order)
-
-    def locked(self, recipe: ArtifactSpec) -> bool:
-        """Whether the folder is this run's now, until its end."""
-        with contextlib.ExitStack() as looked:
-            ours = looked.enter_context(locked(self.store.folder(recipe), wait=False))
-            self.kept.enter_context(looked.pop_all() if ours else contextlib.nullcontext())
-        return ours
-
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many tasks to have out: enough to keep all workers busy, no more, so that a failure stops what is not begun."""
-        return 2 * (self.count if self.engine == "local" else cluster.rooms(self.engine, self.count))
+        return 2 * (self.count if self.engine == "local" else cluster.capacity(self.engine, self.count))
 
-    def hand_out(self, order: ArtifactBuild, name: str) -> None:
+    def submit(self, build: ArtifactBuild, name: str) -> None:
         """One file as a task."""
-        recipe, late = order.recipe, LATE if self.engine != "local" else 0
-        given = str(self.store.root), canonical(recipe.to_json()), recipe.key, name, late
-        self.tasks[executor(self.engine, self.count).submit(task, *given)] = order, name
+        patience = PATIENCE if self.engine != "local" else 0
+        arguments = str(self.store.root), canonical(build.spec.to_json()), build.spec.key, name, patience
+        self.tasks[executor(self.engine, self.count).submit(make_task, *arguments)] = build, name
 
-    def settle(self, done: Future) -> None:
-        """Take one result, or note the failure, or queue it again where its worker died."""
-        order, name = self.tasks.pop(done)
-        error = failure(done)
-        if (died := deaths(error)) is not None:
-            self.again(order, name, died)
-        elif error is not None:
-            self.failed.setdefault(order.recipe.key, error)
-            self.orders.pop(order.recipe.key, None)
-            self.files = deque(pair for pair in self.files if pair[0] is not order)
-        else:
-            order.took(name, done.result())  # also beside a file that failed: next time it need not be made again
-            self.bar.add(1)
-            self.close_if_whole(order)
-
-    def done(self) -> list[Future]:
+    def finished(self) -> list[Future]:
         """Tasks at an end; waits for one, but not for long, since another run may have freed a folder meanwhile."""
         if not self.tasks:
-            time.sleep(LOOK if self.waiting else 0)
-        found = wait(self.tasks, LOOK, FIRST_COMPLETED).done
-        if any(isinstance(failure(task), BrokenExecutor) for task in found):
+            time.sleep(POLL if self.ready and not self.files else 0)
+        done = wait(self.tasks, POLL, FIRST_COMPLETED).done
+        if any(isinstance(task_error(task), BrokenExecutor) for task in done):
             wait(self.tasks)  # a pool that lost a worker ends them all; the next task starts a new one
             workers.processes.cache_clear()
             return list(self.tasks)
-        return list(found)
+        return list(done)
 
-    def again(self, order: ArtifactBuild, name: str, died: int) -> None:
+    def settle(self, task: Future) -> None:
+        """Record a file, or a failure, or queue the file again where its worker died."""
+        build, name = self.tasks.pop(task)
+        error = task_error(task)
+        died = count_deaths(error)
+        if died is not None:
+            self.retry(build, name, died)
+        elif error is not None:
+            self.fail(build, error)
+        else:
+            build.add(name, task.result())  # also beside a file that failed: next time it need not be made again
+            self.bar.add(1)
+            self.close_if_whole(build)
+
+    def fail(self, build: ArtifactBuild, error: BaseException) -> None:
+        """Give up an artifact; its files that are not begun are dropped."""
+        self.failed.setdefault(build.spec.key, error)
+        self.files = deque(pair for pair in self.files if pair[0] is not build)
+        if self.builds.pop(build.spec.key, None):
+            self.graph.done(build.spec.key)
+
+    def retry(self, build: ArtifactBuild, name: str, died: int) -> None:
         """Queue a file whose worker died, but not for ever, or whose scheduler went away."""
-        self.deaths[order.recipe.key, name] += died
-        if self.deaths[order.recipe.key, name] > TRIES:
-            raise StoreError(f"{self.deaths[order.recipe.key, name]} workers died over {order.recipe.kind}, perhaps for want of "
-                             f"memory: set study.workers: 1.\n{order.folder / name}")
-        progress.say(f"a worker or its scheduler is gone; making {order.folder.name}/{name} again")
-        self.files.appendleft((order, name))
+        self.deaths[build.spec.key, name] += died
+        if self.deaths[build.spec.key, name] > TRIES:
+            raise StoreError(f"{self.deaths[build.spec.key, name]} workers died over {build.spec.kind}, perhaps for want of "
+                             f"memory: set study.workers: 1.\n{build.folder / name}")
+        progress.say(f"a worker or its scheduler is gone; making {build.folder.name}/{name} again")
+        self.files.appendleft((build, name))
 
-    def close_if_whole(self, order: ArtifactBuild) -> None:
+    def close_if_whole(self, build: ArtifactBuild) -> None:
         """The manifest, once no file is missing."""
-        if len(order.files) == len(order.parts):
-            order.close()
-            del self.orders[order.recipe.key]
+        if len(build.files) == len(build.writers) and self.builds.pop(build.spec.key, None):
+            build.close()
+            self.graph.done(build.spec.key)
 
     def stop(self) -> None:
         """End what runs: what is finished stays, the rest is made next time."""
@@ -164,57 +183,54 @@ class Run:
         workers.processes.cache_clear()
 
 
-class Here(Executor):
+class InProcess(Executor):
     """The executor of a single process: a task is done when it is submitted."""
 
     def submit(self, function: Callable, /, *args) -> Future:
-        done = Future()
+        task = Future()
         try:
-            done.set_result(function(*args))
+            task.set_result(function(*args))
         except Exception as error:  # noqa: BLE001, whatever it is, it is the task's result, as in every executor
-            done.set_exception(error)
-        return done
+            task.set_exception(error)
+        return task
 
 
 def executor(engine: str, count: int) -> Executor:
     """Where tasks run: here, in so many processes, or on a cluster."""
     if engine != "local":
         return cluster.executor(engine, count)
-    gpus = compute.dealt(compute.gpus(), count)
-    return Here() if count == 1 else workers.processes(count, gpus) if gpus else workers.processes(count)
+    if count == 1:
+        return InProcess()
+    gpus = compute.assign_gpus(compute.gpus(), count)
+    return workers.processes(count, gpus) if gpus else workers.processes(count)
 
 
-def failure(done: Future) -> BaseException | None:
-    """Why a task came to nothing, a scheduler that forgot it included."""
-    return CancelledError() if done.cancelled() else done.exception()
+def task_error(task: Future) -> BaseException | None:
+    """Why a task failed; also where its scheduler forgot it."""
+    return CancelledError() if task.cancelled() else task.exception()
 
 
-def deaths(error: BaseException | None) -> int | None:
-    """How many workers a task lost: none where its scheduler forgot it; not a number where it ended by itself."""
-    if type(error).__name__ == "KilledWorker":  # Dask's, which is not imported here: it gave up handing it out
+def count_deaths(error: BaseException | None) -> int | None:
+    """How many workers a task lost: none where its scheduler forgot it; None where the task itself ended."""
+    if type(error).__name__ == "KilledWorker":  # Dask's, which is not imported here: it gave up submitting the task
         return error.allowed_failures + 1
     return 0 if isinstance(error, CancelledError) else 1 if isinstance(error, BrokenExecutor) else None
 
 
-def task(root: str, tree: str, key: str, name: str, late: float) -> dict:
-    """Make one file of a recipe; what it is and what it cost."""
-    with ALONE:
-        folder, parts = opened(root, tree, key, late)
-        return part(folder / name, parts[name])
+def make_task(root: str, tree: str, key: str, name: str, patience: float) -> dict:
+    """Make one file of a spec; what it is and what it cost."""
+    with ONE_AT_A_TIME:
+        folder, writers = open_build(root, tree, key, patience)
+        return make_file(folder / name, writers[name])
 
 
 @functools.lru_cache(maxsize=1)
-def opened(root: str, tree: str, key: str, late: float) -> tuple:
-    """Folder and parts of a recipe; kept, so that a worker loads a generator once for all shards it makes."""
-    store, recipe = WorkerStore(root, late), ArtifactSpec.from_json(json.loads(tree))
+def open_build(root: str, tree: str, key: str, patience: float) -> tuple:
+    """Folder and writers of a spec; kept, so that a worker loads a generator once for all shards it makes."""
+    store, spec = WorkerStore(root, patience), ArtifactSpec.from_json(json.loads(tree))
     if workers.here():
         workers.keep_memory()  # Dask's worker, too, which did not begin as ours do
-    if recipe.key != key:
-        raise StoreError(f"this worker's checkout has another version of {recipe.kind} or of what it is made from: bring all "
-                         f"machines to the same commit.\n{store.folder(recipe)}")
-    return store.folder(recipe), find(recipe).writers(store, recipe)
-
-
-def label(recipes: Iterable[ArtifactSpec]) -> str:
-    """`prompted-images, class-conditional-model`: what is being made."""
-    return ", ".join(dict.fromkeys(recipe.kind for recipe in recipes))
+    if spec.key != key:
+        raise StoreError(f"this worker's checkout has another version of {spec.kind} or of its inputs: bring all machines to "
+                         f"the same commit.\n{store.folder(spec)}")
+    return store.folder(spec), find(spec).writers(store, spec)

@@ -154,7 +154,7 @@ def plan(profile: str, seconds: float = PROBE_SECONDS) -> list[str]:
             probe(missing, Store(folder))
             known = rates([Store(folder)]) | known
         table = rows(study, known)
-    workers = study.config.study.workers or studies.compute.rooms()
+    workers = study.config.study.workers or studies.compute.capacity()
     return [*_table(table, workers), *(f"lacks {line}" for line in fetch.missing(study.config))]
 
 

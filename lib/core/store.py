@@ -1,7 +1,7 @@
-"""Artifacts: folders of files made once, named by the content key of their recipe, `manifest.json` last.
+"""Artifacts: folders of files that are made once, named by the key of their spec, `manifest.json` last.
 
-A recipe is a step, its settings, the recipes of what it is made from, and a seed. It is both the order and the
-reference: whoever holds a recipe gets the artifact, from the store when it is whole, else by making what is missing.
+A spec is a kind, settings, the specs of the inputs, and a seed. Whoever holds a spec gets the artifact: from the store
+where it is whole, else by making what is missing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import fcntl
 import functools
 import hashlib
 import importlib
@@ -19,14 +18,17 @@ import platform
 import re
 import resource
 import secrets
+import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from lib.core import progress
 from lib.core.fingerprint import fingerprint, kind_of
@@ -34,7 +36,8 @@ from lib.core.paths import ROOT
 
 FileWriters = dict[str, Callable[[Path], None]]  # file name -> writes that file at the path it is given
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, largest file
-VERSIONS = ("torch", "torchvision", "diffusers", "transformers", "numpy", "opencv-python-headless", "scikit-learn", "pyarrow")
+VERSIONS = ("torch", "torchvision", "diffusers", "transformers", "numpy", "opencv-python-headless", "scikit-learn",
+            "pyarrow")
 
 
 class StoreError(RuntimeError):
@@ -131,158 +134,192 @@ class Artifact:
 
 
 class Store:
-    """Root folder of artifacts, `root/<step>/<key>/`; may be a shared file system."""
+    """Root folder of artifacts, `root/<kind>/<key>/`; may lie on a shared file system."""
 
     def __init__(self, root: str | Path, workers: int = 1, engine: str = "local"):
         self.root = (ROOT / root).resolve()  # an absolute root stays what it is
         self.workers = workers  # processes that lib/core/executor.py may use; 0: as many as the machine has room for
         self.engine = engine  # and what runs them
 
-    def folder(self, recipe: ArtifactSpec) -> Path:
-        return self.root / recipe.kind / recipe.key
+    def folder(self, spec: ArtifactSpec) -> Path:
+        return self.root / spec.kind / spec.key
 
-    def make(self, recipe: ArtifactSpec) -> Artifact:
-        """The artifact, verified; made, resumed or mended first where it is not whole."""
-        found = self.found(recipe)
-        if found:
-            return found
-        for upstream in recipe.inputs.values():
-            self.make(upstream)  # first, so that its seconds are not counted here
-        with locked(self.folder(recipe)):
-            return self.found(recipe) or self._complete(recipe)
+    def make(self, spec: ArtifactSpec) -> Artifact:
+        """The artifact; made, resumed or mended first where it is not whole."""
+        artifact = self.found(spec)
+        if artifact:
+            return artifact
+        for source in spec.inputs.values():
+            self.make(source)  # first, so that its seconds are not counted here
+        with locked(self.folder(spec)):
+            return self.found(spec) or self._build(spec)
 
-    def found(self, recipe: ArtifactSpec) -> Artifact | None:
+    def _build(self, spec: ArtifactSpec) -> Artifact:
+        """Make the missing files one by one, then the manifest."""
+        build = ArtifactBuild(self, spec)
+        with progress.track(spec.kind, len(build.writers), len(build.files), len(build.writers) == 1) as bar:
+            for name in build.missing:
+                build.add(name, make_file(build.folder / name, build.writers[name]))
+                bar.add(1)
+        return build.close()
+
+    def found(self, spec: ArtifactSpec) -> Artifact | None:
         """The artifact if it is whole."""
-        manifest = _manifest(self.folder(recipe), recipe)
-        whole = manifest and _intact(self.folder(recipe), manifest["files"]) == manifest["files"]
-        return Artifact(self.folder(recipe), manifest) if whole else None
+        folder = self.folder(spec)
+        manifest = _manifest(folder, spec)
+        whole = manifest and _intact(folder, manifest["files"]) == manifest["files"]
+        return Artifact(folder, manifest) if whole else None
 
-    def state(self, recipe: ArtifactSpec) -> str:
+    def state(self, spec: ArtifactSpec) -> str:
         """`whole`, `absent`, `unfinished: 3 files made` or `altered: name of the file`."""
-        folder = self.folder(recipe)
-        manifest = _manifest(folder, recipe)
+        folder = self.folder(spec)
+        manifest = _manifest(folder, spec)
         if manifest:
             lost = sorted(set(manifest["files"]) - set(_intact(folder, manifest["files"])))
             return f"altered: {', '.join(lost)}" if lost else "whole"
-        made = _intact(folder, _read_json(folder / "journal.json") or {})
-        return f"unfinished: {len(made)} files made" if folder.exists() else "absent"
+        finished = _intact(folder, _read_json(folder / "journal.json") or {})
+        return f"unfinished: {len(finished)} files made" if folder.exists() else "absent"
 
-    def share(self, recipe: ArtifactSpec) -> float:
+    def share(self, spec: ArtifactSpec) -> float:
         """How much of an artifact is there: 1 where it is whole."""
-        if self.found(recipe):
+        if self.found(spec):
             return 1.0
-        known = _read_json(self.folder(recipe) / "journal.json") or {}
-        return len(_intact(self.folder(recipe), known)) / len(find(recipe).writers(self, recipe)) if known else 0.0
+        files = _intact(self.folder(spec), _read_json(self.folder(spec) / "journal.json") or {})
+        return len(files) / len(find(spec).writers(self, spec)) if files else 0.0
 
-    def seconds(self, recipe: ArtifactSpec) -> float:
-        """Seconds of work that went into a whole artifact; where its last run found files of an earlier one, in proportion."""
-        made = self.make(recipe).manifest
-        return made["made"]["seconds"] * len(made["files"]) / max(1, len(made["files"]) - made["made"]["resumed_from"])
+    def seconds(self, spec: ArtifactSpec) -> float:
+        """Seconds of work in a whole artifact, in proportion where its last run resumed an earlier one; 0 if not whole."""
+        artifact = self.found(spec)
+        if not artifact:
+            return 0.0
+        made, files = artifact.manifest["made"], len(artifact.manifest["files"])
+        return made["seconds"] * files / max(1, files - made["resumed_from"])
 
-    def _complete(self, recipe: ArtifactSpec) -> Artifact:
-        """Make the files that are not there or not what they were, one by one, then the manifest."""
-        order = ArtifactBuild(self, recipe)
-        total = len(order.files) + len(order.missing)
-        with progress.track(recipe.kind, total, start=len(order.files), quiet=total == 1) as bar:
-            for name in order.missing:
-                order.took(name, part(self.folder(recipe) / name, order.parts[name]))
-                bar.add(1)
-        return order.close()
+    def prune(self, keep: Collection[str], remove: bool = False) -> dict[Path, int]:
+        """Folders of artifacts whose key is not in `keep`, with their bytes; removes them if asked to.
+
+        A folder that another run is working on is left alone.
+        """
+        pruned = {}
+        for folder in sorted(self.root.glob("*/*")):
+            if folder.name in keep or not re.fullmatch("[0-9a-f]{20}", folder.name) or not folder.is_dir():
+                continue
+            with locked(folder, wait=False) as ours:
+                if ours:
+                    pruned[folder] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+                if ours and remove:
+                    shutil.rmtree(folder)
+        return pruned
 
 
 class WorkerStore(Store):
-    """The store as a task sees it: what the task needs is whole or soon will be, and is never made by it. Whoever handed the
-    task out holds the locks, so that waiting for one here would be waiting for ever."""
+    """The store as a task sees it: an input is whole or soon will be, and is never made here, since the run that handed out
+    the task holds the locks."""
 
-    def __init__(self, root: str, late: float):
+    def __init__(self, root: str, patience: float):
         super().__init__(root)
-        self.late = late  # seconds after which it must have come
+        self.patience = patience  # seconds in which a shared file system must show an input
 
-    def make(self, recipe: ArtifactSpec) -> Artifact:
-        deadline = time.monotonic() + self.late
-        while not (found := self.found(recipe)):
+    def make(self, spec: ArtifactSpec) -> Artifact:
+        deadline = time.monotonic() + self.patience
+        while not (artifact := self.found(spec)):
             if time.monotonic() >= deadline:
-                raise StoreError(f"{recipe.kind} was whole when this run began and is not now: {self.state(recipe)}. The same "
-                                 "command again mends it; if that ends here too, this worker does not see the store that the run "
-                                 f"writes (study.store must lie on a file system they share).\n{self.folder(recipe)}")
+                raise StoreError(
+                    f"{spec.kind} was whole when this run began and is not now: {self.state(spec)}. The same command again "
+                    "mends it; if that ends here too, this worker does not see the store that the run writes (study.store "
+                    f"must lie on a file system they share).\n{self.folder(spec)}")
             time.sleep(0.2)
-        return found
+        return artifact
 
 
 class ArtifactBuild:
-    """One artifact on its way, under the lock of its folder: which files are there, which are missing."""
+    """An artifact in the making, under the lock of its folder: which files are there, which are missing."""
 
-    def __init__(self, store: Store, recipe: ArtifactSpec):
-        self.folder, self.recipe, self.started = store.folder(recipe), recipe, time.time()
-        manifest = _manifest(self.folder, recipe)
+    def __init__(self, store: Store, spec: ArtifactSpec):
+        self.folder, self.spec, self.started = store.folder(spec), spec, time.time()
+        manifest = _manifest(self.folder, spec)
         whole = _intact(self.folder, manifest["files"]) if manifest else {}
-        self.lost = sorted(set(manifest["files"]) - set(whole)) if manifest else []
-        for name in self.lost:
+        self.altered = sorted(set(manifest["files"]) - set(whole)) if manifest else []
+        for name in self.altered:
             progress.say(f"{self.folder / name} is not the file that was made; making it again")
-        found = whole or _intact(self.folder, _read_json(self.folder / "journal.json") or {})
-        if found:
-            write_json(self.folder / "journal.json", found)  # before the manifest goes: should mending fail, these stay known
+        finished = whole or _intact(self.folder, _read_json(self.folder / "journal.json") or {})
+        if finished:  # before the manifest goes: should mending fail, these stay known
+            write_json(self.folder / "journal.json", finished)
         (self.folder / "manifest.json").unlink(missing_ok=True)
-        self.parts = find(recipe).writers(store, recipe)
-        self.files = {name: found[name] for name in self.parts if name in found}
-        self.missing = [name for name in self.parts if name not in self.files]
-        self.resumed, self.costs, self.retried = len(found), [], {}
+        self.writers = find(spec).writers(store, spec)
+        self.files = {name: finished[name] for name in self.writers if name in finished}
+        self.missing = [name for name in self.writers if name not in self.files]
+        self.resumed, self.costs, self.retried = len(finished), [], {}
         for name in self.missing:
-            left = begun(self.folder / name)  # by a run that died
-            self._note(name, len(left))
-            for path in [*left, self.folder / name]:
-                path.unlink(missing_ok=True)
+            self._clear(name)
 
-    def took(self, name: str, made: dict[str, Any]) -> None:
-        """One file is there."""
-        self.files[name] = made.pop("file")
-        self._note(name, made.pop("retried"))
-        self.costs.append(made)
+    def _clear(self, name: str) -> None:
+        """Remove what an earlier run left of a file; each temporary file is an attempt whose worker died."""
+        attempts = unfinished(self.folder / name)
+        self._count_retries(name, len(attempts))
+        for path in [*attempts, self.folder / name]:
+            path.unlink(missing_ok=True)
+
+    def add(self, name: str, cost: dict[str, Any]) -> None:
+        """Record a file that is there."""
+        self.files[name] = cost.pop("file")
+        self._count_retries(name, cost.pop("retried"))
+        self.costs.append(cost)
         write_json(self.folder / "journal.json", self.files)
 
-    def _note(self, name: str, times: int) -> None:
-        """So many times a file was begun in vain."""
+    def _count_retries(self, name: str, times: int) -> None:
         if times:
             self.retried[name] = self.retried.get(name, 0) + times
 
     def close(self) -> Artifact:
-        """All files are there: the manifest, last."""
-        recipe = self.recipe
-        manifest = recipe.to_json() | {"key": recipe.key, "code": fingerprint(recipe.builder),
-                                       "input_keys": {n: r.key for n, r in recipe.inputs.items()},
-                                       "files": dict(sorted(self.files.items())), "made": self._circumstances()}
+        """All files are there: write the manifest, last."""
+        spec = self.spec
+        manifest = spec.to_json() | {
+            "key": spec.key, "code": fingerprint(spec.builder),
+            "input_keys": {name: source.key for name, source in spec.inputs.items()},
+            "files": dict(sorted(self.files.items())), "made": self._circumstances()}
         manifest["seal"] = _seal(manifest)
         write_json(self.folder / "manifest.json", manifest)
-        for left in [self.folder / "journal.json", *self.folder.glob(".*.tmp")]:
-            left.unlink(missing_ok=True)
+        for path in [self.folder / "journal.json", *self.folder.glob(".*.tmp")]:
+            path.unlink(missing_ok=True)
         return Artifact(self.folder, manifest)
 
     def _circumstances(self) -> dict[str, Any]:
         """When, how long (seconds of work, whoever did it), on what and with what; `resumed_from` files made before; `remade`
         since they were altered; `retried`: how often a file was begun by a worker that died."""
-        return {"started": datetime.datetime.fromtimestamp(self.started, datetime.UTC).isoformat(timespec="seconds"),
+        started = datetime.datetime.fromtimestamp(self.started, datetime.UTC)
+        return {"started": started.isoformat(timespec="seconds"),
                 "seconds": round(sum(cost["seconds"] for cost in self.costs), 2),
                 "peak_memory_mb": max((cost["peak_memory_mb"] for cost in self.costs), default=0),
-                "device": next((cost["device"] for cost in self.costs), "none"), "remade": self.lost,
+                "device": next((cost["device"] for cost in self.costs), "none"), "remade": self.altered,
                 "resumed_from": self.resumed, "retried": self.retried, "python": platform.python_version(),
                 "versions": {name: _version(name) for name in VERSIONS}, **git()}
 
 
-def part(path: Path, writer: Callable[[Path], None]) -> dict[str, Any]:
-    """Write one file of an artifact: its hash, and what it cost. One thread, so that the cores there are change nothing."""
+def make_file(path: Path, writer: Callable[[Path], None]) -> dict[str, Any]:
+    """Write one file of an artifact: its hash, and what it cost. In one thread, so that the number of cores changes nothing."""
     from lib.core import compute  # torch is slow to import and not needed for reading
 
-    began, retried = time.monotonic(), len(begun(path)) + path.exists()  # whole, but its worker died before it could say so
+    began = time.monotonic()
+    retried = len(unfinished(path)) + path.exists()  # whole, but its worker died before it could report it
     with compute.one_thread():
-        file, device = _write(path, writer), compute.describe()
+        file, device = write_file(path, writer), compute.describe()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
-    seconds = time.monotonic() - began
-    return {"file": file, "retried": retried, "seconds": seconds, "peak_memory_mb": round(peak), "device": device}
+    return {"file": file, "retried": retried, "seconds": time.monotonic() - began, "peak_memory_mb": round(peak),
+            "device": device}
 
 
-def begun(path: Path) -> list[Path]:
-    """What those left who began to write a file and died over it."""
+def unfinished(path: Path) -> list[Path]:
+    """Temporary files of those who began to write a file and died over it."""
     return list(path.parent.glob(f".{path.name}.*.tmp"))
+
+
+def check_unchanged(spec: ArtifactSpec, fingerprint: str) -> None:
+    """Refuse to make an artifact from files that changed after its spec recorded their fingerprint."""
+    recorded = spec.settings["fingerprint"]
+    if fingerprint != recorded:
+        raise StoreError(f"the files of {spec.kind} changed after this study recorded them ({recorded}, now {fingerprint}): "
+                         "run 01_data again, which makes the new files a set of their own, or put the old files back")
 
 
 def canonical(tree: Any) -> str:
@@ -292,7 +329,8 @@ def canonical(tree: Any) -> str:
 
 def write_json(path: Path, tree: Any) -> None:
     """Whole or not at all."""
-    _write(path, lambda temporary: temporary.write_text(json.dumps(tree, indent=1, allow_nan=False), encoding="utf-8"))
+    text = json.dumps(tree, indent=1, allow_nan=False)
+    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def digest(path: Path) -> dict[str, Any]:
@@ -301,38 +339,62 @@ def digest(path: Path) -> dict[str, Any]:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
 
 
-def _write(path: Path, writer: Callable[[Path], Any]) -> dict[str, Any]:
+def write_file(path: Path, writer: Callable[[Path], Any]) -> dict[str, Any]:
     """Let `writer` fill a temporary file, then rename it: a reader never sees a half-written one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # unlike the one of any other process or machine
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # unlike that of any process or machine
     try:
-        temporary.touch()  # a process that dies leaves this to say that it began
+        temporary.touch()  # a process that dies leaves this as a sign that it began
+        mode = temporary.stat().st_mode  # as the umask has it
         writer(temporary)
-        temporary.chmod(0o644)  # safetensors lets only the owner read, and a store may be shared
+        temporary.chmod(mode)  # safetensors lets only the owner read, and a store may be shared
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        found = digest(temporary)
+        written = digest(temporary)
         temporary.replace(path)
-        return found
+        return written
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise StoreError(f"no room for {path.name}: {error.strerror}. Free some, or set study.store to a larger disk; what was "
-                         f"made is kept, and the same command goes on from there.\n{path.parent}") from error
+        raise StoreError(f"no room for {path.name}: {error.strerror}. Free some, or set study.store to a larger disk; what "
+                         f"was made is kept, and the same command goes on from there.\n{path.parent}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _intact(folder: Path, files: dict[str, dict]) -> dict[str, dict]:
-    """Those of the recorded files that are still what was recorded."""
-    return {name: seen for name, seen in files.items()
-            if Path(name).name == name and os.path.isfile(folder / name) and digest(folder / name) == seen}  # of any name
+    """Those of the recorded files that are still what was recorded; hashed only where size or time changed."""
+    known = _read_json(folder / "verified.json") or {}
+    seen = {name: _verified(folder / name, known.get(name)) for name in files if Path(name).name == name}  # of any name
+    intact = {name: recorded for name, recorded in files.items() if seen.get(name, {}).get("digest") == recorded}
+    verified = known | {name: seen[name] for name in intact}
+    if verified != known:
+        with contextlib.suppress(OSError, StoreError):  # a store that can only be read is hashed by each process
+            write_json(folder / "verified.json", verified)
+    return intact
 
 
-def _manifest(folder: Path, recipe: ArtifactSpec) -> dict[str, Any] | None:
-    """The manifest, or None where it is not there, not of this recipe, or not what was written."""
+_process_verified: dict[Path, dict[str, Any]] = {}
+
+
+def _verified(path: Path, known: Any) -> dict[str, Any]:
+    """Size, time and digest of a file; the digest as this process or an earlier one computed it, if the others are equal."""
+    if not os.path.isfile(path):
+        return {}
+    status = path.stat()
+    stamp = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    for earlier in (_process_verified.get(path), known):
+        if isinstance(earlier, dict) and isinstance(earlier.get("digest"), dict) and earlier == stamp | {
+                "digest": earlier["digest"]}:
+            return earlier
+    _process_verified[path] = stamp | {"digest": digest(path)}
+    return _process_verified[path]
+
+
+def _manifest(folder: Path, spec: ArtifactSpec) -> dict[str, Any] | None:
+    """The manifest, or None where it is not there, not of this spec, or not what was written."""
     tree = _read_json(folder / "manifest.json")
     typed = tree and isinstance(tree.get("files"), dict) and isinstance(tree.get("made"), dict)
-    return tree if typed and tree.get("key") == recipe.key and tree.get("seal") == _seal(tree) else None
+    return tree if typed and tree.get("key") == spec.key and tree.get("seal") == _seal(tree) else None
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -352,19 +414,22 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, wait: bool = True):
+def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
     """One process a folder; yields whether it is this one. The kernel frees the lock of a process that died."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                yield False
-                return
-            progress.say(f"waiting for another run that is making {folder.name}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            yield False
+            return
+        progress.say(f"waiting for another run that is making {folder.name}")
+        lock.acquire()
+    try:
         yield True
+    finally:
+        lock.release()
 
 
 def _version(package: str) -> str:

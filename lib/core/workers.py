@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
 import concurrent.futures
 import ctypes
@@ -9,13 +10,24 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+from pathlib import Path
+
+MAIN_GUARD = """Worker processes import the script that starts them, so its work must stand below
+    if __name__ == "__main__":
+or every worker would begin the study anew. Indent it below that line, or set study.workers: 1."""
+
+
+class WorkerError(RuntimeError):
+    """Worker processes cannot be started; the message says what to change."""
 
 
 @functools.cache
 def processes(workers: int, gpus: tuple[str, ...] = ()) -> concurrent.futures.ProcessPoolExecutor:
     """Workers that stay for as long as this process, each with a GPU of its own where some are named; spawned, since forked
     ones can hang where torch runs threads."""
+    check_main_guard()
     context = multiprocessing.get_context("spawn")
     own = context.SimpleQueue()
     for gpu in gpus:
@@ -28,6 +40,22 @@ def processes(workers: int, gpus: tuple[str, ...] = ()) -> concurrent.futures.Pr
 def here() -> bool:
     """Whether this is a worker, which starts none of its own."""
     return multiprocessing.parent_process() is not None
+
+
+def check_main_guard() -> None:
+    """Refuse to start processes from a script that would run again in each of them."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if not script or not script.endswith(".py") or not Path(script).is_file():
+        return
+    tree = ast.parse(Path(script).read_text(encoding="utf-8"))
+    if not any(isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body):
+        raise WorkerError(f"{MAIN_GUARD}\n{script}")
+
+
+def check_started() -> None:
+    """Refuse to make artifacts while this process only imports its parent's script: both would wait for each other."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise WorkerError(MAIN_GUARD)
 
 
 def cores() -> int:

@@ -182,16 +182,16 @@ def test_a_task_waits_for_what_its_file_system_shows_late_and_not_for_ever(tmp_p
     store.folder(recipe).mkdir(parents=True)
     given = str(store.root), json.dumps(recipe.to_json()), recipe.key, "total.txt"
     with pytest.raises(StoreError, match="does not see the store that the run writes"):
-        schedule.task(*given, 0.3)
-    schedule.opened.cache_clear()
+        schedule.make_task(*given, 0.3)
+    schedule.open_build.cache_clear()
     with subprocess.Popen(["sh", "-c", f"sleep 1; mv {tmp_path / 'aside'} {late}"]):
-        assert schedule.task(*given, 30)["file"]["bytes"] == 1  # "2"
+        assert schedule.make_task(*given, 30)["file"]["bytes"] == 1  # "2"
 
 
 def test_other_code_over_there_writes_nothing(tmp_path):
     recipe = steps.numbers({"count": 1})
     with pytest.raises(StoreError, match="another version of numbers"):
-        schedule.task(str(tmp_path), json.dumps(recipe.to_json()), "0" * 20, "0.txt", 0)
+        schedule.make_task(str(tmp_path), json.dumps(recipe.to_json()), "0" * 20, "0.txt", 0)
     assert not list(tmp_path.rglob("*.txt"))
 
 
@@ -209,7 +209,7 @@ def test_what_a_task_needs_and_lost_meanwhile_ends_the_run_and_the_next_run_mend
 def test_each_process_sees_its_own_gpu():
     from lib.core import compute
 
-    assert compute.dealt(["2", "5"], 4) == ("2", "5", "2", "5") and compute.dealt(["0"], 4) == compute.dealt([], 4) == ()
+    assert compute.assign_gpus(["2", "5"], 4) == ("2", "5", "2", "5") and compute.assign_gpus(["0"], 4) == compute.assign_gpus([], 4) == ()
     pool = workers.processes(2, ("2", "5"))
     seen = set(pool.map(steps.sees, ["CUDA_VISIBLE_DEVICES"] * 2, [1.0] * 2))
     pool.shutdown()

@@ -100,7 +100,7 @@ def test_two_runs_share_the_work_and_make_nothing_twice(tmp_path):
 
 
 def test_waiting_for_another_run_keeps_no_file_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(schedule, "LOOK", 0.01)
+    monkeypatch.setattr(schedule, "POLL", 0.01)
     store, recipe = Store(tmp_path / "store", 1), steps.numbers({"count": 1})
     opened = []
 

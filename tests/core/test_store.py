@@ -142,6 +142,57 @@ def test_a_mending_that_fails_forgets_nothing_that_was_whole(root, tmp_path):
     assert root.state(recipe) == "unfinished: 2 files made"
 
 
+def test_files_are_hashed_once_and_again_only_when_they_change(root, monkeypatch):
+    spec, hashed = steps.numbers({"count": 2}), []
+    digest = store.digest
+    monkeypatch.setattr(store, "digest", lambda path: hashed.append(path.name) or digest(path))
+    root.make(spec)
+    root.found(spec)
+    hashed.clear()
+    assert root.found(spec) and hashed == []
+    store._process_verified.clear()  # as in a new process
+    assert root.found(spec) and hashed == []
+    os.utime(root.folder(spec) / "1.txt", (1, 1))  # as in a copied store
+    assert root.found(spec) and "1.txt" in hashed and "0.txt" not in hashed
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_files_have_the_rights_that_the_umask_leaves(root, mask):
+    before = os.umask(mask)
+    try:
+        (path,) = root.make(steps.numbers({"count": 1})).files
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_an_artifact_is_not_made_from_other_files_than_its_spec_recorded():
+    spec = steps.numbers({"count": 1, "fingerprint": "2cd1"})
+    store.check_unchanged(spec, "2cd1")
+    with pytest.raises(StoreError, match="changed after this study recorded them .2cd1, now fa1d.: run 01_data again"):
+        store.check_unchanged(spec, "fa1d")
+
+
+def test_prune_removes_what_is_not_kept_and_nothing_in_use(root):
+    kept, old, used = (steps.numbers({"count": n}) for n in (1, 2, 3))
+    for spec in (kept, old, used):
+        root.make(spec)
+    (root.root / "probe").mkdir()
+    (root.root / "probe" / "way.json").write_text("{}")
+    with store.locked(root.folder(used)):
+        listed = root.prune({kept.key})
+        assert list(listed) == [root.folder(old)] and listed[root.folder(old)] > 0 and root.found(old)
+        assert list(root.prune({kept.key}, remove=True)) == list(listed)
+    assert root.found(kept) and root.found(used) and root.state(old) == "absent"
+    assert (root.root / "probe" / "way.json").exists()
+
+
+def test_seconds_count_the_files_of_an_earlier_run_in_proportion(root):
+    spec = steps.numbers({"count": 2, "pause": 0.1})
+    assert root.seconds(spec) == 0
+    assert root.make(spec) and root.seconds(spec) >= 0.2
+
+
 def test_two_processes_on_one_artifact_make_it_once(root, tmp_path):
     log = tmp_path / "log"
     recipe = steps.numbers({"count": 4, "log": str(log), "pause": 0.1})

@@ -1,5 +1,6 @@
 """Worker processes end with their parent, even one that is killed, and keep the memory they work in."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -7,8 +8,11 @@ import sys
 import time
 
 import psutil
+import pytest
 
+from lib.core import executor, workers
 from lib.core.paths import ROOT
+from lib.core.store import Store
 
 
 def alive(pid):
@@ -26,17 +30,17 @@ def test_a_killed_parent_leaves_no_worker(tmp_path):
                       "    print(*set(processes(2).map(pid, range(8))), flush=True)\n    time.sleep(600)\n")
     parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True,
                               env={**os.environ, "PYTHONPATH": str(ROOT)})
-    workers = [int(word) for word in parent.stdout.readline().split()]
-    assert workers and all(map(alive, workers))
-    os.kill(workers[0], signal.SIGINT)  # is not theirs to heed
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert pids and all(map(alive, pids))
+    os.kill(pids[0], signal.SIGINT)  # is not theirs to heed
     time.sleep(0.3)
-    assert alive(workers[0])
+    assert alive(pids[0])
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 20
-    while any(map(alive, workers)) and time.monotonic() < deadline:
+    while any(map(alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(map(alive, workers))
+    assert not any(map(alive, pids))
 
 
 def test_memory_that_is_taken_again_and_again_is_given_once():
@@ -47,3 +51,21 @@ def test_memory_that_is_taken_again_and_again_is_given_once():
                           env={**os.environ, "PYTHONPATH": str(ROOT)}).stdout.split()
     pages = (40 << 20) // os.sysconf("SC_PAGESIZE")
     assert said[0] == "0" or int(said[1]) < 2 * pages  # without it all eight blocks come empty from the system
+
+
+def test_a_script_without_a_main_guard_is_told_what_to_write(tmp_path):
+    """It once hung for ever: every worker began the script anew and waited for the lock of the first."""
+    script = tmp_path / "script.py"
+    work = ("from lib.core import executor\nfrom lib.core.store import Store\nfrom tests import steps\n"
+            f"executor.make(Store({str(tmp_path / 'store')!r}, workers=2), [steps.numbers({{'count': 2}})])\n")
+    script.write_text(work)
+    answer = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert answer.returncode == 1 and 'if __name__ == "__main__":' in answer.stderr
+    assert "WorkerError: Worker processes import the script" in answer.stderr and str(script) in answer.stderr
+
+
+def test_a_worker_that_still_imports_its_parent_s_script_makes_nothing(monkeypatch):
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(workers.WorkerError, match="__main__"):
+        executor.make(Store("nowhere"), [])
