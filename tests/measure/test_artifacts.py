@@ -9,8 +9,8 @@ from lib.data import imageset
 from lib.measure import fidelity, probes, representation, robustness
 from tests.classifier.toys import toy
 
-SETTINGS = {"arm": "real", "architecture": "resnet8", "width": 8, "batch": 16, "rate": 0.1,
-            "smoothing": 0.1, "steps": 12, "flip": True, "device": "cpu"}
+SETTINGS = {"arm": "real", "architecture": "resnet8", "base_width": 8, "batch_size": 16, "lr": 0.1,
+            "label_smoothing": 0.1, "steps": 12, "flip": True, "device": "cpu"}
 TRAIN, TEST = toy({"n": 90, "shard": 50}, 1), toy({"n": 120, "shard": 50}, 3)
 SYNTHETIC, FEW = toy({"n": 90, "shard": 50}, 2), toy({"n": 20, "shard": 20}, 5)
 HALF = {"count": 60, "skip": 0}
