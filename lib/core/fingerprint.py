@@ -61,6 +61,8 @@ def fingerprint(builder: str, root: Path = ROOT) -> str:
     known = _computed.get((builder, root))
     if known and all(_stamp(path) == stamp for path, stamp in known[1].items()):
         return known[0]
+    if any(_stamp(path) != module.stamp for path, module in _parsed.items()):
+        _resolved.clear()  # names may lead elsewhere now
     module, _, function = builder.partition(":")
     closure = Closure(root)
     closure.number(Definition(module, function))
@@ -71,6 +73,7 @@ def fingerprint(builder: str, root: Path = ROOT) -> str:
 
 _computed: dict[tuple[str, Path], tuple[str, dict[Path, Stamp]]] = {}
 _parsed: dict[Path, Module] = {}
+_resolved: dict[tuple[Path, Definition], tuple[str, list[Definition], dict[str, Module | None]]] = {}
 
 
 def kind_of(builder: str, root: Path = ROOT) -> str | None:
@@ -100,21 +103,25 @@ class Closure:
     def number(self, definition: Definition) -> str:
         return f"_{self.numbers.setdefault(definition, len(self.numbers))}"
 
-    def head(self, definition: Definition) -> str:
-        """What stands for a definition; other builders and PLUMBING are not followed: what they make is known by its key."""
-        kind = kind_of(f"{definition.module}:{definition.name}", self.root)
-        if kind or definition.module in PLUMBING:
-            return kind or f"plumbing.{definition.name}"
-        return self.number(definition)
-
     def texts(self) -> Iterator[str]:
         """The code of each definition with names that mean the same whatever they are called."""
         done = 0
         while done < len(self.numbers):
-            definition = list(self.numbers)[done]
-            for statement in self.statements(definition):
-                yield f"_{done}: {self.normalised(definition, statement)}"
+            text, references = self.resolved(list(self.numbers)[done])
+            yield f"_{done} {' '.join(map(self.number, references))}: {text}"
             done += 1
+
+    def resolved(self, definition: Definition) -> tuple[str, list[Definition]]:
+        """The code of a definition and the definitions to which it refers, in the order of their numbers in the text."""
+        if (self.root, definition) not in _resolved:
+            references: dict[Definition, int] = {}
+            other = Closure(self.root)  # to learn which modules decide what the names mean
+            module, statements = other.module(definition.module), other.statements(definition)
+            text = "\n".join(other.normalised(module, statement, references) for statement in statements)
+            _resolved[self.root, definition] = text, list(references), other.modules
+        text, references, modules = _resolved[self.root, definition]
+        self.modules |= modules
+        return text, references
 
     def statements(self, definition: Definition) -> list[ast.stmt]:
         module = self.module(definition.module)
@@ -124,13 +131,15 @@ class Closure:
             raise CodeError(f"{definition.module} defines no {definition.name!r}")
         return module.definitions[definition.name]
 
-    def normalised(self, definition: Definition, statement: ast.stmt) -> str:
+    def normalised(self, module: Module, statement: ast.stmt, references: dict[Definition, int]) -> str:
         """The statement as text, with each global name replaced by its number or, outside this checkout, its full name."""
         plain = _Plain().visit(copy.deepcopy(statement))
         text = ast.unparse(ast.fix_missing_locations(plain))
-        imports = dict(_imports(plain, self.module(definition.module)))
+        imports = dict(_imports(plain, module))
         names = _global_names(symtable.symtable(text, "definition", "exec")) | set(imports)
-        return ast.unparse(_Resolved(self, definition.module, names, imports).visit(plain))
+        if isinstance(plain, (*FUNCTIONS, ast.ClassDef)):
+            plain.name = "_"
+        return ast.unparse(_Resolved(self, module.name, names, imports, references).visit(plain))
 
     def resolve(self, module: str, name: str, imports: dict[str, str]) -> str:
         """The dotted name for which a name of a module stands: `lib.data.imageset.load`, `torch`; itself if built in."""
@@ -188,8 +197,10 @@ class _Plain(ast.NodeTransformer):
 class _Resolved(ast.NodeTransformer):
     """Replaces global names, alone or at the head of a chain of attributes, by what they stand for."""
 
-    def __init__(self, closure: Closure, module: str, names: set[str], imports: dict[str, str]):
+    def __init__(self, closure: Closure, module: str, names: set[str], imports: dict[str, str],
+                 references: dict[Definition, int]):
         self.closure, self.module, self.names, self.imports = closure, module, names, imports
+        self.references = references
 
     def _named(self, node: ast.expr, name: str, attributes: list[str]) -> ast.expr | None:
         """The node that replaces a name with attributes, None where the name is local."""
@@ -197,7 +208,7 @@ class _Resolved(ast.NodeTransformer):
             return None
         dotted = ".".join([self.closure.resolve(self.module, name, self.imports), *attributes])
         definition, rest = self.closure.locate(dotted)
-        head = self.closure.head(definition) if definition else ""
+        head = self._head(definition) if definition else ""
         return ast.copy_location(ast.Name(".".join(filter(None, [head, rest]))), node)
 
     def visit_Name(self, node):
@@ -211,14 +222,12 @@ class _Resolved(ast.NodeTransformer):
         replaced = self._named(node, inner.id, attributes) if isinstance(inner, ast.Name) else None
         return replaced or self.generic_visit(node)
 
-    def visit_FunctionDef(self, node):
-        node = self.generic_visit(node)
-        definition = Definition(self.module, node.name)
-        if definition in self.closure.numbers:
-            node.name = self.closure.number(definition)
-        return node
-
-    visit_AsyncFunctionDef = visit_ClassDef = visit_FunctionDef
+    def _head(self, definition: Definition) -> str:
+        """What stands for a definition; other builders and PLUMBING are not followed: what they make has a key of its own."""
+        kind = kind_of(f"{definition.module}:{definition.name}", self.closure.root)
+        if kind or definition.module in PLUMBING:
+            return kind or f"plumbing.{definition.name}"
+        return f"_{self.references.setdefault(definition, len(self.references))}"
 
     def visit_Import(self, node):
         return ast.copy_location(ast.Pass(), node)  # what the names stand for is written where they are used
@@ -302,5 +311,7 @@ def _heads(target: ast.expr) -> Iterator[str]:
 
 
 def _stamp(path: Path) -> Stamp:
+    if not path.is_file():
+        return 0, 0
     status = path.stat()
     return status.st_mtime_ns, status.st_size

@@ -1,7 +1,9 @@
 """The code of a builder is part of its key: what it reaches counts, how it is written down and where it lives does not."""
 
+import sys
 import textwrap
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -126,6 +128,38 @@ def test_another_builder_counts_as_its_kind_alone(checkout):
 def test_a_builder_that_is_not_there_is_named(checkout):
     with pytest.raises(CodeError, match="lib.toy defines no 'missing'"):
         checkout(builder="lib.toy:missing")
+
+
+def test_an_edit_is_seen_by_a_process_that_read_the_file_before(checkout, tmp_path):
+    before = checkout()
+    (tmp_path / "0" / "lib" / "late.py").write_text(FILES["lib/late.py"].replace("power=2", "power=33"))
+    assert fingerprint("lib.toy:build", tmp_path / "0") != before
+
+
+def test_a_name_that_leads_elsewhere_is_seen_too(checkout, tmp_path):
+    """By a package that only passes the name on, also where another builder was read before."""
+    files = FILES | {"lib/deep/__init__.py": "from ..late import finish\n",
+                     "lib/deep/other.py": "def finish(x):\n    return x\n"}
+    text = ("from lib.late import finish", "from lib.deep import finish")
+    twin = BUILDER + "\n\n@artifact(\"twin\")\ndef twin(store, spec):\n    return train\n"
+    checkout(text, files=files | {"lib/toy.py": twin}, builder="lib.toy:build")
+    root = tmp_path / "0"
+    before = fingerprint("lib.toy:twin", root)
+    (root / "lib/deep/__init__.py").write_text("from lib.deep.other import finish\n")
+    assert fingerprint("lib.toy:twin", root) != before
+
+
+def test_code_that_changed_after_it_was_loaded_is_not_run_under_a_new_key(tmp_path, monkeypatch):
+    """As in a notebook's kernel: the key would be that of the new text, the numbers those of the old."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    fingerprint("lib.toy:build", tmp_path)
+    path = tmp_path / "lib" / "late.py"
+    monkeypatch.setitem(sys.modules, "lib.late", SimpleNamespace(__file__=str(path)))
+    path.write_text(FILES["lib/late.py"].replace("power=2", "power=33"))
+    with pytest.raises(CodeError, match="late.py changed after this process loaded it. Restart the kernel"):
+        fingerprint("lib.toy:build", tmp_path)
 
 
 def test_every_builder_of_the_project_is_read_in_time():
