@@ -1,6 +1,6 @@
 """A full disk, a clock that goes backwards, two reports at once: nothing is lost, nothing is half, and what happened is said.
 
-Workers and runs that die are in test_schedule.py, test_store.py and test_cluster.py, as are files that are altered or come late.
+Workers and runs that die are in test_executor.py, test_store.py and test_cluster.py, as are files that are altered or come late.
 """
 
 import json
@@ -40,8 +40,8 @@ if how != "disk":
 made = store.make(recipe)
 print(made.manifest["made"]["resumed_from"], all(file.read_bytes() == bytes([i]) * 40_000 for i, file in enumerate(made.files)))
 """
-SUMMARY = ('import json\nfrom lib import notebook\nnb = notebook.begin("00_summary", globals())\n'
-           'nb.close(["whole"], {}, {"images": nb.result("01_data")["numbers"]["resolution"]})')
+SUMMARY = ('from lib.study import Study\nstudy = Study.open("00_summary", globals())\n'
+           'study.write_results({"source": study.result("01_data")["results"]["source"]}, {})\nprint("whole")')
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_two_reports_at_once_on_one_store(tmp_path):
     assert [run.returncode for run in runs] == [0, 0], said
     out = tmp_path / "reports/smoke"
     assert any("waiting for another run" in text for text in said), said
-    assert json.loads((out / "results/00_summary.json").read_text())["numbers"] == {"images": 32}
+    assert json.loads((out / "results/00_summary.json").read_text())["results"] == {"source": "world"}
     for name in ("00_summary", "01_data"):
         nbformat.validate(nbformat.read(out / f"notebooks/{name}.ipynb", as_version=4))
     assert "whole" in (out / "report.html").read_text() and not list(out.rglob("*.partial.ipynb")) + list(out.rglob("*.tmp"))
