@@ -209,7 +209,8 @@ def test_what_a_task_needs_and_lost_meanwhile_ends_the_run_and_the_next_run_mend
 def test_each_process_sees_its_own_gpu():
     from lib.core import compute
 
-    assert compute.assign_gpus(["2", "5"], 4) == ("2", "5", "2", "5") and compute.assign_gpus(["0"], 4) == compute.assign_gpus([], 4) == ()
+    assert compute.assign_gpus(["2", "5"], 4) == ("2", "5", "2", "5")
+    assert compute.assign_gpus(["0"], 4) == compute.assign_gpus([], 4) == ()
     pool = workers.processes(2, ("2", "5"))
     seen = set(pool.map(steps.sees, ["CUDA_VISIBLE_DEVICES"] * 2, [1.0] * 2))
     pool.shutdown()
