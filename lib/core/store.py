@@ -180,13 +180,6 @@ class Store:
         finished = _intact(folder, _read_json(folder / "journal.json") or {})
         return f"unfinished: {len(finished)} files made" if folder.exists() else "absent"
 
-    def share(self, spec: ArtifactSpec) -> float:
-        """How much of an artifact is there: 1 where it is whole."""
-        if self.found(spec):
-            return 1.0
-        files = _intact(self.folder(spec), _read_json(self.folder(spec) / "journal.json") or {})
-        return len(files) / len(find(spec).writers(self, spec)) if files else 0.0
-
     def seconds(self, spec: ArtifactSpec) -> float:
         """Seconds of work in a whole artifact, in proportion where its last run resumed an earlier one; 0 if not whole."""
         artifact = self.found(spec)

@@ -194,11 +194,6 @@ def load(artifact: Artifact) -> ImageSet:
     return _decoded[key]
 
 
-def shards_of(artifact: Artifact) -> Iterator[ImageSet]:
-    """The set in parts, one file at a time, for sets that do not fit into memory."""
-    return (_read([path]) for path in artifact.files)
-
-
 _decoded: OrderedDict[tuple, ImageSet] = OrderedDict()
 
 

@@ -149,11 +149,6 @@ def without(gains: Mapping[str, Any], remedies: Mapping[str, Remedy], real: int)
     return None
 
 
-def repairs(gains: Mapping[str, Any], remedies: Mapping[str, Remedy]) -> dict[str, Any]:
-    """The gains without those of baselines."""
-    return {name: gain for name, gain in gains.items() if not remedies[name].baseline}
-
-
 def seconds(store: Store, remedy: Remedy, known: Iterable[ArtifactSpec]) -> float:
     """Mean seconds per seed beyond what was there: image sets, base classifiers, `known`."""
     paid, spent = {part.key for spec in known for part in nodes(spec)}, {}

@@ -36,18 +36,6 @@ def frozen(embeddings: ArtifactSpec) -> str:
             "inverted, so the set knows nothing that these do not tell.")
 
 
-def introduced(made: Mapping[str, ArtifactSpec]) -> str:
-    """What each synthetic set is, in a sentence each."""
-    said = {"prompted-images": "{} is asked for each class in words, by a text-to-image model that never saw a "
-                                           "real image of this study",
-            "real-images": "{} are images that somebody else made with Stable Diffusion 1.4 and published",
-            "class-conditional-images": "{} knows classes instead of words; its generator was trained {taught}",
-            "inverted-images": "{} is drawn between and around embeddings of real training images"}
-    taught = {name: sets.taught(recipe.inputs["generator"]) for name, recipe in made.items()
-              if recipe.kind == sets.conditioned.kind}
-    return f"{'. '.join(said[recipe.kind].format(name, taught=taught.get(name)) for name, recipe in made.items())}."
-
-
 def prior(made: Mapping[str, ArtifactSpec]) -> str:
     """What the shipped model itself took to train, if these sets begin with it."""
     begun = [name for name, recipe in made.items()
@@ -169,43 +157,6 @@ def speeds(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     said = [f"“{name}” saves {saved:.0f} % of the updates and {effect}" for name, saved, effect in
             zip(made["setting"], made["saved"], effects, strict=True)]
     return made, f"Against the settings of this study: {'; '.join(said)} (n = {int(made['loss'][0]['n'])} images)."
-
-
-def nearer(found: Mapping[str, Any], ours: str = "di", base: str = "sd") -> str:
-    """Which set is nearest to real images by FD-judge and by coverage, and whether ours is nearer than the base."""
-    sets = {name: rows for name, rows in found.items() if not isinstance(rows, str) and not name.startswith("real")}
-    if not sets:
-        return next((rows for rows in found.values() if isinstance(rows, str)), "No synthetic set to compare with.")
-    ranked = sorted(sets, key=lambda name: sets[name]["FD-judge"]["mean"])
-    covers = sorted(sets, key=lambda name: -sets[name]["coverage"]["mean"])
-    far = ", ".join(f"{name} {sets[name]['FD-judge']['mean']:.2f}" for name in ranked)
-    covered = ", ".join(f"{name} {100 * sets[name]['coverage']['mean']:.0f} %" for name in covers)
-    text = (f"Nearest to unseen real images by FD-judge is {ranked[0]} ({far}), by coverage {covers[0]} ({covered}); "
-            f"n = {sets[ranked[0]]['coverage']['n']:,} a side.")
-    if not {ours, base} <= set(sets):
-        return text
-    distance = _told(sets[base]["FD-judge"], sets[ours]["FD-judge"])
-    covered = _told(sets[ours]["coverage"], sets[base]["coverage"])
-    return f"{text} Against {base}, {ours} is {distance} by distance and {covered} by coverage."
-
-
-def counterparts(found: Mapping[str, Any]) -> str:
-    """The caption under real images and their nearest in each set."""
-    covered = {name: rows["coverage"]["mean"] for name, rows in found.items() if not isinstance(rows, str)}
-    said = ", ".join(f"{100 * mean:.0f} % by {name}" for name, mean in sorted(covered.items(), key=lambda pair: -pair[1]))
-    tail = f" Of all real images, {said} are covered: an image of the set lies as near as their neighbours among real ones." \
-        if covered else ""
-    return ("Unseen real images (first row), and below each the image of its class in each set that a classifier finds most "
-            f"like it.{tail}")
-
-
-def _told(more: Result, less: Result) -> str:
-    """Whether the first is larger than the second, in words of nearness."""
-    if more["low"] > less["high"]:
-        return "nearer beyond chance"
-    if more["high"] < less["low"]:
-        return "farther beyond chance"
-    return f"{'nearer' if more['mean'] > less['mean'] else 'farther'}, but not beyond chance,"
 
 
 def _hundred(result: Result) -> dict[str, float]:

@@ -88,20 +88,6 @@ def near(distance, covered, half=0.02):
     return {"FD-judge": result(distance, half), "density": result(0.5), "coverage": result(covered, half)}
 
 
-def test_nearer_ranks_sets_and_judges_ours_against_the_base():
-    found = {"real": near(0.1, 0.97), "sd": near(0.6, 0.7), "di": near(0.4, 0.8), "few": "not run: 9 images"}
-    said = inversion.nearer(found)
-    assert "by FD-judge is di (di 0.40, sd 0.60), by coverage di (di 80 %, sd 70 %); n = 60 a side" in said
-    assert "by coverage sd (sd 90 %, di 80 %)" in inversion.nearer(found | {"sd": near(0.6, 0.9)})
-    assert "di is nearer beyond chance by distance and nearer beyond chance by coverage" in said
-    close = inversion.nearer(found | {"sd": near(0.41, 0.9)})
-    assert "di is nearer, but not beyond chance, by distance and farther beyond chance by coverage" in close
-    assert "Against" not in inversion.nearer({"cd": near(0.4, 0.8)})
-    assert inversion.nearer({"di": "not run: why"}) == "not run: why"
-    assert "97 % by real, 80 % by di, 70 % by sd are covered" in inversion.counterparts(found)
-    assert inversion.counterparts({"di": "not run: why"}).endswith("finds most like it.")
-
-
 def test_the_cost_of_the_shipped_model_is_named_where_sets_begin_with_it():
     begun = ArtifactSpec("cd", inputs={"generator": ArtifactSpec("trained", {"start": "shipped"})})
     stages = json.loads((SHIPPED / "training.json").read_text())["stages"]
