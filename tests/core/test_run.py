@@ -186,7 +186,7 @@ def test_a_lost_result_and_damaged_stamps_are_made_again(house):
         (out / f"{name}.json").write_text("{")
     assert "its result is lost" in make(house, "status").stdout
     assert ran(make(house, "report")) == ["00_summary"]
-    assert json.loads((out / "results" / "00_summary.json").read_text())["findings"]
+    assert json.loads((out / "results" / "00_summary.json").read_text())["results"]
 
 
 @pytest.mark.parametrize("words", ["a b", "", "%", "x;y", "./smoke", "defaults", "nope"])
@@ -196,8 +196,9 @@ def test_what_is_no_profile_stops_make(words):
 
 
 @pytest.mark.parametrize("old, new, said", [
-    ("batch: 32", "batches: 32", "did you mean 'batch'?"),
-    ("batch: 32", "batch: 1e1", "write 1.0e-3"),
+    ("  batch_size: 32", "  batch_sizes: 32", "did you mean 'batch_size'?"),
+    ("  batch_size: 32", "  batch_size: 1e1", "write 1.0e-3"),
+    ("  batch_size: 32", "  batch: 32", "training.batch is now called training.batch_size"),
     ("small: true", "small: yes please", "boolean"),
 ])
 def test_a_bad_setting_stops_make_with_file_and_key(house, old, new, said):
@@ -209,14 +210,24 @@ def test_a_bad_setting_stops_make_with_file_and_key(house, old, new, said):
     assert lines[-1].startswith(str(house / "params" / "smoke.yaml")) and ran(done) == []
 
 
-def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
+def test_a_training_set_of_no_image_set_stops_make_before_a_kernel_starts(house):
     edit(house, "[real, sd", "[reel, sd", "params/defaults.yaml")
     done = make(house, "report")
-    stale = make(house, "status").stdout
     edit(house, "[reel, sd", "[real, sd", "params/defaults.yaml")
+    assert done.returncode != 0 and ran(done) == [] and "Traceback" not in done.stderr
+    assert "arm 'reel': no image set 'reel'; did you mean 'real'?" in done.stderr
+
+
+def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
+    opening = 'study = Study.open(\\"04_training\\", globals())'
+    failing = f"{opening}; raise RuntimeError('on purpose')"
+    edit(house, opening, failing, "notebooks/04_training.ipynb")
+    done = make(house, "report")
+    stale = make(house, "status").stdout
+    edit(house, failing, opening, "notebooks/04_training.ipynb")
     lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
     assert done.returncode != 0 and ran(done) == []
-    assert "ArmError: arm 'reel': no image set 'reel'; did you mean 'real'?" in lines[-3]
+    assert "RuntimeError: on purpose" in lines[-3]
     assert lines[-2:] == ["file:    reports/smoke/notebooks/04_training.failed.ipynb",
                           "reopen:  make lab NOTEBOOK=reports/smoke/notebooks/04_training.failed.ipynb"]
     assert (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
