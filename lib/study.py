@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from lib.classifier.train import steps_for
 from lib.core import compute, executor, fetch, progress
 from lib.core import config as settings
 from lib.core.config import Settings
-from lib.core.notebook import Chapter, announce
+from lib.core.notebook import Chapter
 from lib.core.paths import PARAMS, ROOT
 from lib.core.store import ArtifactSpec
 from lib.data import imageset, real
@@ -58,7 +59,10 @@ class Study(Chapter):
         resolved = settings.resolve(chapter, variables)
         study = cls(resolved.config, resolved.profile, chapter)
         figures.begin(study.out if settings.RUN in os.environ else study.out / "scratch", chapter)
-        announce(resolved)
+        if resolved.changes:
+            figures.say(f"This run {resolved}.")
+        if settings.RUN not in os.environ:
+            print(f"run by hand: results and figures go to {study.out / 'scratch'}", file=sys.stderr)
         return study
 
     # what a notebook does with it

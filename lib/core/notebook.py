@@ -1,24 +1,18 @@
-"""What a notebook holds while it runs: its settings, the store, upstream results, and where it writes."""
+"""One run of one notebook: its settings, the store, the results of other chapters, and its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lib.core import compute, freshness, precision, progress
+from lib.core import compute, freshness, precision
 from lib.core import config as settings
-from lib.core import executor as schedule
 from lib.core.config import RUN
 from lib.core.paths import REPORTS
 from lib.core.store import ArtifactSpec, Store, write_json
-from lib.data import imageset as images
-from lib.data.imageset import ImageSet
-from lib.report import figures
 
 
 class NotebookError(RuntimeError):
@@ -55,77 +49,5 @@ class Chapter:
         write_json(folder / f"{self.name}.json", {
             "notebook": self.name, "profile": self.profile, "seconds": seconds, "device": compute.describe(),
             "settings": self.config.parameters(self.name), "artifacts": freshness.artifact_keys(self.name, self),
-            "results": results, "specs": {name: spec.to_json() for name, spec in specs.items()},
-            # for notebooks that still read the old names
-            "numbers": results, "findings": [], "recipes": {name: spec.to_json() for name, spec in specs.items()}})
+            "results": results, "specs": {name: spec.to_json() for name, spec in specs.items()}})
         return seconds
-
-
-class Notebook:
-    """One run of one notebook."""
-
-    def __init__(self, name: str, profile: str, study: settings.Study, section: settings.Section | None):
-        self.name, self.profile, self.study, self.settings = name, profile, study, section
-        self.parameters = study.model_dump() | (section.model_dump() if section else {})
-        self.store, self.out = Store(study.store, study.workers, study.engine), REPORTS / profile
-        self.study = study.model_copy(update={"precision": precision.decide(self.store, study)})
-        self.began = time.monotonic()
-
-    def result(self, name: str) -> dict[str, Any]:
-        """What an earlier notebook found: `recipes`, `numbers`, `findings`."""
-        found = [p for p in (self._results(run=True) / f"{name}.json", self._results(run=False) / f"{name}.json")
-                 if p.exists()]
-        if RUN in os.environ:
-            found = found[:1]
-        if not found:
-            raise NotebookError(f"{name} has left no result yet; run `make notebooks PROFILE={self.profile}` first")
-        return json.loads(max(found, key=lambda p: p.stat().st_mtime).read_text(encoding="utf-8"))
-
-    def recipes(self, name: str) -> dict[str, ArtifactSpec]:
-        """The artifacts that an earlier notebook named."""
-        return {label: ArtifactSpec.from_json(tree) for label, tree in self.result(name)["recipes"].items()}
-
-    def make(self, *recipes: ArtifactSpec | Iterable[ArtifactSpec]) -> None:
-        """Artifacts and all that they are made from, side by side where the machine has room."""
-        schedule.make(self.store, [each for given in recipes for each in ([given] if isinstance(given, ArtifactSpec) else given)])
-
-    def load(self, recipe: ArtifactSpec) -> ImageSet:
-        """The image set of a recipe, made first where it is not whole."""
-        return images.load(self.store.make(recipe))
-
-    def close(self, findings: list[str], recipes: dict[str, ArtifactSpec], numbers: dict[str, Any]) -> None:
-        """Show the findings, artifacts and time, and leave them as the notebook's result."""
-        seconds = round(time.monotonic() - self.began, 1)
-        for text in findings:
-            figures.finding(text)
-        made = ", ".join(f"{label} {recipe.key[:8]}" for label, recipe in recipes.items()) or "none"
-        figures.say(f"Artifacts: {made}. Time: {progress.clock(seconds)} on {compute.describe()}.")
-        folder = self._results(RUN in os.environ)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{self.name}.json", {
-            "notebook": self.name, "profile": self.profile, "seconds": seconds, "device": compute.describe(),
-            "settings": self.parameters, "findings": findings, "numbers": numbers, "results": numbers,
-            "recipes": {name: spec.to_json() for name, spec in recipes.items()}})
-
-    def _results(self, run: bool) -> Path:
-        """Results of `make` are the study's; what is explored by hand stays apart from them."""
-        return self.out / ("results" if run else "scratch/results")
-
-
-def begin(name: str, variables: dict[str, Any]) -> Notebook:
-    """Resolve the parameters of a notebook (pass `globals()`) and open what it works with."""
-    resolved = settings.resolve(name, variables)
-    section = getattr(resolved.config, settings.section_of(name), None)
-    variables.update(resolved.config.parameters(name))  # for cells that still read them by name
-    notebook = Notebook(name, resolved.profile, resolved.config.study, section)
-    figures.begin(notebook.out if RUN in os.environ else notebook.out / "scratch", name)
-    announce(resolved)
-    return notebook
-
-
-def announce(resolved: settings.Resolved) -> None:
-    """Say in JupyterLab and on the page what is not as in the profile, and where results go."""
-    if resolved.changes:
-        figures.say(f"This run {resolved}.")
-    if RUN not in os.environ:
-        print(f"run by hand: results and figures go to reports/{resolved.profile}/scratch", file=sys.stderr)

@@ -159,7 +159,7 @@ def publish(profile: str) -> Path:
            "seconds": seconds, **git()}
     write_json(out / "results" / "run.json", run)
     store, manifests = Store(loaded.study.store), {}
-    for recipe in [ArtifactSpec.from_json(tree) for result in results.values() for tree in result["recipes"].values()]:
+    for recipe in [ArtifactSpec.from_json(tree) for result in results.values() for tree in result["specs"].values()]:
         manifests[recipe.key] = store.make(recipe).manifest
     banner = {"profile": profile, "small": loaded.study.small, "device": run["device"], "seeds": loaded.study.seeds,
               "resolution": loaded.data.resolution, "git": run["git"][:10] + (" (changed)" if run["dirty"] else ""),

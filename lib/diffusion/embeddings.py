@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -129,6 +130,20 @@ def opened(artifact: Artifact) -> Learned:
     whole = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     labels = whole.pop("labels").numpy()
     return Learned(Inverted(**whole), labels, tuple(ids), tuple(facts["classes"]))
+
+
+def loss_curve(inverted: Inverted, marks: Sequence[int]) -> pd.DataFrame:
+    """Validation loss over updates, in % of each image's first: mean, and the middle 90 % of images.
+
+    An embedding that stopped early keeps its last loss; one that was given up is left out.
+    """
+    losses = inverted.curves[~inverted.given_up].double()
+    relative = pd.DataFrame((100 * losses / losses[:, :1]).numpy(), columns=list(marks))
+    relative = relative.ffill(axis=1)
+    return pd.DataFrame({
+        "updates": list(marks), "mean": relative.mean(), "low": relative.quantile(0.05),
+        "high": relative.quantile(0.95), "images": len(relative),
+    })
 
 
 @artifact("inverted-images")

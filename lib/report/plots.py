@@ -41,6 +41,16 @@ def accuracies(axes, scores: pd.DataFrame, results: Mapping[str, Results]) -> No
     axes.set(xlabel="accuracy (%)")
 
 
+def loss_band(axes, curve: pd.DataFrame) -> None:
+    """Mean and middle 90 % of images over updates: columns updates, mean, low, high."""
+    axes.fill_between(curve["updates"], curve["low"], curve["high"], alpha=0.25, linewidth=0,
+                      color=color("di"), label="middle 90 % of images")
+    axes.plot(curve["updates"], curve["mean"], "o-", color=color("di"), label="mean")
+    axes.axhline(100, linewidth=1, color=color("other"))
+    axes.set(xlabel="updates of each embedding", ylabel="loss (% of the first)")
+    axes.legend()
+
+
 def bars(axes, results: Results, colour: str, letters: int = 60) -> None:
     """One bar a result, in points; pale where its interval contains zero."""
     for y, result in enumerate(results.values()):

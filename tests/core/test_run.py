@@ -164,7 +164,7 @@ def test_a_comment_changes_nothing(house):
 
 def test_a_value_reruns_its_notebook_and_those_after_it_and_a_harmed_shard_met_there_is_made_again(house):
     store = Store(house / ".store")
-    tree = json.loads((house / "reports/smoke/results/01_data.json").read_text())["recipes"]["train"]
+    tree = json.loads((house / "reports/smoke/results/01_data.json").read_text())["specs"]["train"]
     shard = next(store.folder(ArtifactSpec.from_json(tree)).glob("*.parquet"))
     whole = shard.read_bytes()
     shard.write_bytes(whole[:1000])

@@ -14,7 +14,7 @@ from lib.core.store import Store, write_json
 from lib.data import imageset as images
 from lib.data import real as real_data
 from lib.diffusion import inversions
-from lib.diffusion.embeddings import Learned, embeddings, keep, opened
+from lib.diffusion.embeddings import Learned, embeddings, keep, loss_curve, opened
 from lib.diffusion.inversion import Inversion, Inverted
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0])
@@ -199,3 +199,13 @@ def written(store, recipe, loss):
         files[name] = digest(store.folder(recipe) / name)
     write_json(store.folder(recipe) / "journal.json", files)
     assert len(opened(store.make(recipe)).ids) == recipe.settings["count"]
+
+
+def test_the_loss_curve_leaves_out_what_was_given_up_and_holds_what_stopped():
+    nan = float("nan")
+    curves = torch.tensor([[1.0, 0.9, 0.8], [2.0, 1.0, nan], [nan, nan, nan]])
+    given_up = torch.tensor([False, False, True])
+    zeros = torch.zeros(3)
+    inverted = Inverted(torch.zeros(3, 1, 1), zeros, curves, zeros, zeros, given_up)
+    curve = loss_curve(inverted, [0, 5, 10])
+    assert curve["mean"].tolist() == pytest.approx([100, 70, 65]) and set(curve["images"]) == {2}
