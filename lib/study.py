@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import yaml
 
 from lib.classifier import arms, comparison
@@ -25,9 +24,9 @@ from lib.core.config import Settings
 from lib.core.notebook import Chapter
 from lib.core.paths import PARAMS, ROOT
 from lib.core.store import ArtifactSpec
-from lib.data import imageset, real
+from lib.data import imageset, inspection, real
 from lib.data.imageset import ImageSet
-from lib.data.source import SourceError, open_source
+from lib.data.source import Source, SourceError
 from lib.diffusion import inversions, sets
 from lib.measure import (
     accuracy,
@@ -106,37 +105,34 @@ class Study(Chapter):
     # 01_data: the real images
 
     @functools.cached_property
-    def real(self) -> Specs:
-        """`train`, `test`, and each shift set."""
+    def source(self) -> Source | None:
+        """Where the real images come from; None where `make plan` runs before the download."""
         try:
-            return real.specs(self.config.data, self.config.study.seed)
+            return real.opened(self.config.data, self.config.study.seed)
         except (SourceError, OSError):
             if not self.planning:
                 raise
-        section, shared = (
-            self.config.data,
-            {"fingerprint": ""},
-        )  # the files are not here yet: specs of the same size
-        shared |= {
-            name: getattr(section, name) for name in ("source", "root", "resolution", "shard")
-        }
+        return None
+
+    @functools.cached_property
+    def real(self) -> Specs:
+        """`train`, `test`, and each shift set."""
+        section, seed = self.config.data, self.config.study.seed
+        if self.source:
+            return real.specs(section, seed, self.source)
+        shared = {name: getattr(section, name) for name in ("source", "root", "resolution")}
+        shared |= {"fingerprint": "", "shard": section.shard}  # specs of the same size
+        counts = {"train": section.train, "test": section.test}
         return {
-            split: real.real_images(
-                shared | {"split": split, "count": getattr(section, split)}, self.config.study.seed
-            )
-            for split in ("train", "test")
+            split: real.real_images(shared | {"split": split, "count": count}, seed)
+            for split, count in counts.items()
         }
 
     @functools.cached_property
     def class_names(self) -> list[str]:
-        """From the source, or from the file of class facts where `make plan` runs before the download."""
-        section, seed = self.config.data, self.config.study.seed
-        try:
-            source = open_source(section.source, real.options(section, seed))
-            return list(source.classes)
-        except (SourceError, OSError):
-            if not self.planning:
-                raise
+        """From the source, or from the class facts where `make plan` runs before the download."""
+        if self.source:
+            return list(self.source.classes)
         path = PARAMS / "classes" / f"{self.config.generation.class_info}.yaml"
         if path.is_file():
             return [
@@ -146,14 +142,11 @@ class Study(Chapter):
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """Of the real training images; `make plan` assumes classes in turn where they are not read yet."""
-        artifact = self.store.found(self.real["train"])
-        if artifact is None and self.planning:
-            return np.arange(self.real["train"].settings["count"]) % len(self.class_names)
-        artifact = artifact or self.store.make(self.real["train"])
-        return np.concatenate(
-            [pq.read_table(path, columns=["label"])["label"].to_numpy() for path in artifact.files]
-        )
+        """Of the real training images; before the download, classes in turn."""
+        count = self.config.data.train
+        if self.source:
+            return self.source.labels("train", count)
+        return np.arange(count) % len(self.class_names)
 
     @functools.cached_property
     def facts(self) -> dict:
@@ -175,8 +168,7 @@ class Study(Chapter):
 
     def data_artifacts(self) -> list[ArtifactSpec]:
         train = self.real["train"]
-        checked = (real.inspection_spec(train), real.copies_spec(train))
-        return [*self.real.values(), *(spec for spec in checked if spec)]
+        return [*self.real.values(), *inspection.specs(train).values()]
 
     # 02_inversion: one learned embedding per real image, and the set `di` sampled around them
 
@@ -233,7 +225,7 @@ class Study(Chapter):
             "split": "train",
             "count": section.num_images,
             "resolution": self.facts["resolution"],
-            "shard": real.BATCH,
+            "shard": real.SHARD,
             "fingerprint": "",
         }
         return {name: real.real_images(facts, self.config.study.seed) for name in names}
@@ -260,7 +252,7 @@ class Study(Chapter):
             *self.synthetic.values(),
             *self.sweep.values(),
             self.reference,
-            *[real.copies_spec(spec) for spec in published],
+            *[inspection.specs(spec)["copies"] for spec in published],
             *self.predictions([self.reference], [*compared, *self.sweep.values()]),
             *self.features([self.real["train"], *compared], "reference", self.reference),
         ]

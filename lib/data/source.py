@@ -31,16 +31,26 @@ class SourceOptions:
 
 
 @dataclass(frozen=True)
+class File:
+    """One file of a folder or archive."""
+
+    size: int  # bytes
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
 class Source:
     """Labelled images by split and position, at one size."""
 
     classes: tuple[str, ...]
     splits: dict[str, int]  # how many images each split can give
     read: Callable[[str, Sequence[int]], ImageSet]  # split, positions -> those images
+    labels: Callable[[str, int], np.ndarray]  # split, count -> labels of its first images
     fingerprint: str = ""  # of files that could change; the same for a copy of them
     skipped: tuple[str, ...] = ()  # unreadable files that were left out
-    left_out: Mapping[str, int] = field(default_factory=dict)  # why -> how many files
-    files: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)  # of all splits
+    left_out: Mapping[str, int] = field(default_factory=dict)  # reason -> number of files
+    files: Mapping[str, File] = field(default_factory=dict)  # of all splits
+    names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of files, by split, in order
 
 
 def names() -> list[str]:
@@ -76,8 +86,14 @@ def from_arrays(
 
     def read(split: str, positions: Sequence[int]) -> ImageSet:
         rows = splits[split][list(positions)].astype(np.int64)
-        names = tuple(ids[i] for i in rows)
-        pixels = np.stack([images[i] for i in rows])
-        return ImageSet(pixels, labels[rows].astype(np.int64), classes, rows, names, ("",) * len(rows))
+        return ImageSet(
+            np.stack([images[i] for i in rows]),
+            labels[rows].astype(np.int64),
+            classes,
+            rows,
+            tuple(ids[i] for i in rows),
+            ("",) * len(rows),
+        )
 
-    return Source(classes, {split: len(rows) for split, rows in splits.items()}, read)
+    sizes = {split: len(rows) for split, rows in splits.items()}
+    return Source(classes, sizes, read, lambda split, count: labels[splits[split][:count]])

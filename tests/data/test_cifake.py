@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib.core import config as settings
 from lib.core.store import Store
-from lib.data import archives, real
+from lib.data import archives, inspection, real
 from lib.data import imageset as images
 from lib.data.source import SourceError, SourceOptions
 from lib.data.sources.cifake import CLASSES, open_half
@@ -87,14 +87,14 @@ def test_an_uneven_class_ends_early_and_nothing_is_lost(tmp_path):
 
 
 def test_copies_are_found(tmp_path):
-    found = real.find_copies(open_cifake(as_xz(tmp_path, files()), "FAKE", 32))
+    found = inspection.find_copies(open_cifake(as_xz(tmp_path, files()), "FAKE", 32))
     assert (found["train"], found["test"], found["pairs"], found["leaks"]) == (40, 20, 2, 1)
     assert {tuple(sorted(pair)) for pair in found["first_pairs"]} == {
         ("train/FAKE/0.jpg", "train/FAKE/1.jpg"), ("train/FAKE/2 (4).jpg", "train/FAKE/3 (4).jpg")}
     assert found["first_leaks"] == [("test/FAKE/1 (10).jpg", "train/FAKE/0 (10).jpg")]
     store, recipe = Store(tmp_path / "store"), real.published_spec(str(tmp_path / "set.tar.xz"), 10, 16, seed=0)
-    assert real.load_copies(store, recipe)["pairs"] == 2  # at the size they were published at, whatever the study's
-    clean = real.find_copies(open_cifake(tmp_path / "set.tar.xz", "REAL", 32))
+    assert inspection.load(store, recipe, "copies")["pairs"] == 2  # at the size they were published at, whatever the study's
+    clean = inspection.find_copies(open_cifake(tmp_path / "set.tar.xz", "REAL", 32))
     assert clean["pairs"] == clean["leaks"] == 0
 
 
@@ -105,9 +105,11 @@ def test_the_source_is_the_half_that_it_is_said_to_be(tmp_path):
     assert all(name.startswith("train/REAL/") for name in found.sources)
 
 
-def test_the_step_writes_the_fake_half_whatever_the_shards(tmp_path):
-    path, store = as_zip(tmp_path, files()), Store(tmp_path / "store")
-    sets = [images.load(store.make(real.published_spec(str(path), 20, 16, seed=0, shard=shard))) for shard in (7, 20)]
+def test_the_step_writes_the_fake_half_whatever_the_shards(tmp_path, monkeypatch):
+    path, store, sets = as_zip(tmp_path, files()), Store(tmp_path / "store"), []
+    for shard in (7, 20):
+        monkeypatch.setattr(real, "SHARD", shard)
+        sets.append(images.load(store.make(real.published_spec(str(path), 20, 16, seed=0))))
     np.testing.assert_array_equal(sets[0].images, sets[1].images)
     assert sets[0].sources == sets[1].sources and all(name.startswith("train/FAKE/") for name in sets[0].sources)
     assert sets[0].counts().tolist() == [2] * 10

@@ -7,7 +7,7 @@ import pytest
 
 from lib.core import config
 from lib.core.store import Store
-from lib.data import archives, imageset, real
+from lib.data import archives, imageset, inspection, real
 from lib.data import sources as registry
 from lib.data.source import SourceError, SourceOptions, names, open_source
 from tests.data.archive_files import FORMS, as_folder, as_tar, as_zip, class_folders, encoded
@@ -159,10 +159,10 @@ def test_an_inspection_counts_formats_conversions_and_what_was_left_out(tmp_path
     odd = {"red/grey.png": encoded(mode="L"), "red/wide.jpg": encoded(kind="JPEG", size=(90, 30))}
     path = as_zip(tmp_path, class_folders() | odd | {"red/Thumbs.db": b"", "red/bad.png": b"x"})
     spec = real.specs(settings_for(path, train=5, test=2, max_corrupt_files=1), 0)["train"]
-    inspection = real.load_inspection(Store(tmp_path / "store"), spec)
-    assert inspection["files"] == 12 and inspection["formats"] == {"PNG": 11, "JPEG": 1}
-    assert inspection["converted"] == {"L converted to RGB": 1} and inspection["largest"] == [90, 30]
-    assert inspection["left_out"] == {"system file": 1, "unreadable": 1}
+    found = inspection.load(Store(tmp_path / "store"), spec, "inspection")
+    assert found["files"] == 12 and found["formats"] == {"PNG": 11, "JPEG": 1}
+    assert found["converted"] == {"L converted to RGB": 1} and found["largest"] == [90, 30]
+    assert found["left_out"] == {"system file": 1, "unreadable": 1}
 
 
 def test_a_source_of_one_s_own_is_a_file_and_an_unknown_one_is_named(monkeypatch):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 
-from lib.data.archives import Entry, listed, open_download
+from lib.data.archives import open_download
+from lib.data.files import Entry, from_files
 from lib.data.source import Source, SourceError, SourceOptions
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
@@ -25,16 +26,17 @@ def open_source(options: SourceOptions) -> Source:
 
 def open_half(options: SourceOptions, half: str) -> Source:
     """REAL or FAKE; position i has class i % 10 for as long as every class has images."""
-    download = open_download(options.root, "CIFAKE's 120,000 images (train/REAL/0001 (2).jpg and so on)")
+    description = "CIFAKE's 120,000 images (train/REAL/0001 (2).jpg and so on)"
+    download = open_download(options.root, description)
     entries = {}
-    for file, read in download.files.items():
-        match = NAME.fullmatch(file)
+    for name, file in download.files.items():
+        match = NAME.fullmatch(name)
         if match and match["half"] == half:
             label = int(match["label"] or 1)
             if not 1 <= label <= len(CLASSES):
-                name = match["name"]
                 raise SourceError(
-                    f"{name}: there are classes 1 to 10, not {label}; rename or remove it.\n{download.path}"
+                    f"{match['name']}: there are classes 1 to 10, not {label}; rename or remove it."
+                    f"\n{download.path}"
                 )
-            entries[match["name"]] = Entry(match["split"], label - 1, read)
-    return listed(download, entries, CLASSES, options)
+            entries[match["name"]] = Entry(match["split"], label - 1, file)
+    return from_files(download, entries, CLASSES, options)

@@ -16,7 +16,8 @@ def open_source(options: SourceOptions) -> Source:
     try:
         parts = [CIFAR10(str(options.root), train=train) for train in (True, False)]
     except RuntimeError as error:
-        download = f"from torchvision.datasets import CIFAR10; CIFAR10('{options.root.name}', download=True)"
+        name = options.root.name
+        download = f"from torchvision.datasets import CIFAR10; CIFAR10('{name}', download=True)"
         raise SourceError(
             f'CIFAR-10 is not there or damaged; get it with `python -c "{download}"` or set '
             f"data.root to where it lies.\n{options.root / 'cifar-10-batches-py'}"

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from lib.data.archives import Download, Entry, listed, open_download
+from lib.data.archives import Download, open_download
+from lib.data.files import Entry, from_files
 from lib.data.pictures import SUFFIXES
 from lib.data.source import Source, SourceError, SourceOptions
 
@@ -32,7 +33,7 @@ def open_source(options: SourceOptions) -> Source:
         file: Entry(splits[file], classes.index(name), download.files[file])
         for file, (_, name) in places.items()
     }
-    return listed(download, entries, classes, options, left_out)
+    return from_files(download, entries, classes, options, left_out)
 
 
 def _places(download: Download, left_out: Counter) -> dict[str, tuple[str, str]]:

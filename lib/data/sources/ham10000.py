@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from lib.core.compute import seed_of
-from lib.data.archives import Download, Entry, listed, open_download
+from lib.data.archives import Download, open_download
+from lib.data.files import Entry, from_files
 from lib.data.source import Source, SourceError, SourceOptions
 
 IMAGE = re.compile(r"(?:.*/)?(?P<id>ISIC_\d+)\.(?i:jpe?g)")
@@ -20,19 +21,20 @@ TEST_FRACTION = 5  # one lesion in so many is for testing
 
 def open_source(options: SourceOptions) -> Source:
     """Split by lesion: several pictures show the same one, and a split by picture would leak."""
-    download = open_download(options.root, "HAM10000's 10,015 images (ISIC_*.jpg) and HAM10000_metadata.csv")
+    description = "HAM10000's 10,015 images (ISIC_*.jpg) and HAM10000_metadata.csv"
+    download = open_download(options.root, description)
     files = {m["id"]: name for name in download.files if (m := IMAGE.fullmatch(name))}
     entries = {}
     for row in _table(download):
         if row["image_id"] not in files:
             raise SourceError(
-                f"{row['image_id']} is in the table, but its image is missing; unpack zips within the "
-                f"download, or get the set again.\n{download.path}"
+                f"{row['image_id']} is in the table, but its image is missing; unpack zips within "
+                f"the download, or get the set again.\n{download.path}"
             )
         name = files[row["image_id"]]
         split, label = split_of(row["lesion_id"], options.seed), int(row["dx"] == "mel")
         entries[name] = Entry(split, label, download.files[name])
-    return listed(download, entries, CLASSES, options)
+    return from_files(download, entries, CLASSES, options)
 
 
 def split_of(lesion: str, seed: int) -> str:
@@ -45,9 +47,10 @@ def _table(download: Download) -> list[dict[str, str]]:
     names = [name for name in download.files if TABLE.fullmatch(name)]
     if len(names) != 1:
         raise SourceError(
-            f"expected one file HAM10000_metadata.csv, there are {len(names)}; get the set again.\n{download.path}"
+            f"expected one file HAM10000_metadata.csv, there are {len(names)}; get the set again."
+            f"\n{download.path}"
         )
-    text = download.files[names[0]]().decode("utf-8-sig", errors="replace")
+    text = download.files[names[0]].read().decode("utf-8-sig", errors="replace")
     delimiter = "\t" if "\t" in text.split("\n", 1)[0] else ","
     rows = list(csv.DictReader(io.StringIO(text), delimiter=delimiter))
     _check_columns(rows, names[0], download.path)

@@ -23,7 +23,10 @@ def open_source(options: SourceOptions) -> Source:
         seeds = [scene_seed(options.seed, split, i) for i in positions]
         return rendered(seeds, styles[split], options.size)
 
-    return Source(tuple(world.CLASSES), dict.fromkeys(styles, 10**9), read)
+    def labels(split: str, count: int) -> np.ndarray:
+        return np.arange(count) % len(world.CLASSES)
+
+    return Source(tuple(world.CLASSES), dict.fromkeys(styles, 10**9), read, labels)
 
 
 def scene_seed(seed: int, split: str, position: int) -> int:
