@@ -2,7 +2,7 @@
 PROFILE ?= world
 PYTHON  ?= python3
 PY      ?= .venv/bin/python
-NOTEBOOK ?= notebooks
+NOTEBOOK ?=
 LAB     ?=
 MODEL   ?= world
 EXTRAS  ?=
@@ -48,7 +48,7 @@ soak: $(READY) $(call extra,dask) ## the long tests: faults, fuzzing at length
 	@DOORS=20 $(PY) -m pytest tests -m "soak or doors"
 
 lab: $(READY) ## open JupyterLab on this machine only (NOTEBOOK=file to open one, LAB=more options)
-	@$(PY) -m jupyter lab --ip=127.0.0.1 $(LAB) "$(NOTEBOOK)"
+	@$(PY) -m lib.core.lab $(if $(NOTEBOOK),"$(NOTEBOOK)") $(LAB)
 
 env: $(READY) $(call extra,$(EXTRAS)) ## build the environment and check it (EXTRAS=dask to add what clusters need)
 	@$(PY) -m lib.core.compute
@@ -75,7 +75,7 @@ fetch: $(READY) ## download what PROFILE needs (models, data sets), resumable, h
 clean: ## remove what runs of PROFILE left in reports/ (the store stays)
 	rm -rf $(OUT)
 
-lock: ## make requirements*.txt again from environment.yml and pyproject.toml (needs uv)
+lock: $(READY) ## make requirements*.txt and environment.yml again from pyproject.toml
 	@$(PY) -m lib.tools.lock
 
 # --- the graph: data -> inversion -> generation -> training -> summary -> report --------------------------------------------------
@@ -102,19 +102,11 @@ $(NAMES:%=$(OUT)/stamps/%.json) $(OUT)/stamps/report.json: stamps
 stamps: $(READY)
 	@$(PY) -m lib.core.freshness $(PROFILE)
 
-# --- the environment: nothing but Python 3.11-3.13 is needed --------------------------------------------------------
+# --- the environment: nothing but Python 3.11-3.13 is needed
 .venv/.ready: requirements.txt
-	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info[:2] <= (3, 13); sys.exit(0 if ok else \
-	  "Python 3.11-3.13 is needed, this is %s; say `make PYTHON=python3.12 env`" % sys.version.split()[0])'
-	@echo "building the environment in .venv (once, a few minutes)"
-	@$(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@.venv/bin/python -c 'import pathlib, site; \
-	  pathlib.Path(site.getsitepackages()[0], "study.pth").write_text("$(CURDIR)\n")'
-	@.venv/bin/python -m ipykernel install --sys-prefix --name python3 --display-name "Synthetic training data" >/dev/null
-	@.venv/bin/python -m lib.core.compute >/dev/null
+	@$(PYTHON) lib/tools/environment.py
 	@touch $@
 
 .venv/.%: requirements-%.txt .venv/.ready
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r $<
+	@.venv/bin/python lib/tools/environment.py $*
 	@touch $@

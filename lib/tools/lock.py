@@ -1,51 +1,83 @@
-"""`make lock`: requirements.txt again from the one list in environment.yml, and one beside it for each extra; with uv."""
+"""`make lock`: requirements*.txt and environment.yml from the one list in pyproject.toml.
 
-import shutil
+Versions stay as they are where they fit; `python -m lib.tools.lock --upgrade` takes the newest.
+"""
+
 import subprocess
 import sys
 import tempfile
 import tomllib
+from pathlib import Path
 
 import yaml
 
 from lib.core.paths import ROOT
 
-HEADER = "# Exact lock for Python 3.11-3.13, made from {} by `make lock`.\n"
-COMPILE = "uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q".split()
+HEADER = "# Exact versions with hashes for Python 3.11-3.13, from pyproject.toml by `make lock`.\n"
+CONDA = """\
+# From pyproject.toml by `make lock`. After `conda env create -f environment.yml` and
+# `conda activate {name}`, run make with `PY=python`.
+"""
+COMPILE = [sys.executable, *"-m uv pip compile --universal --python-version 3.11".split()]
+COMPILE += "--generate-hashes --no-header --no-annotate --quiet".split()
 
 
-def direct() -> list[str]:
-    """The direct dependencies."""
-    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    return next(entry["pip"] for entry in entries if isinstance(entry, dict))
+def project() -> dict:
+    """The section `[project]`."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def extras() -> dict[str, list[str]]:
-    """What each extra adds to them."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+def environment(project: dict) -> str:
+    """The text of environment.yml."""
+    python = f"python {project['requires-python']}"
+    tree = {"name": project["name"], "channels": ["conda-forge"]}
+    tree["dependencies"] = [python, "pip", {"pip": project["dependencies"]}]
+    return CONDA.format(**project) + yaml.safe_dump(tree, sort_keys=False)
 
 
-def compiled(wanted: list[str], *options: str) -> str:
-    """One line for each package, exact."""
-    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
-        file.write("\n".join(wanted))
-        file.flush()
-        return subprocess.run([*COMPILE, *options, file.name], capture_output=True, text=True, check=True).stdout
+def entries(path: Path) -> list[str]:
+    """Each package of a lock, `name==version ; marker`, with the lines of its hashes."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    texts: list[str] = []
+    for line in lines:
+        if line.startswith(" "):
+            texts[-1] += line
+        elif line.strip() and not line.startswith("#"):
+            texts.append(line)
+    return texts
 
 
-def main() -> int:
-    if not shutil.which("uv"):
-        print("uv is needed to make the lock: pip install uv", file=sys.stderr)
-        return 1
-    lock = ROOT / "requirements.txt"
-    lock.write_text(HEADER.format("environment.yml") + compiled(direct()))
-    known = {line.partition("==")[0] for line in lock.read_text().splitlines()}
-    for name, wanted in extras().items():
-        lines = compiled(wanted, "-c", str(lock)).splitlines()
-        new = [line for line in lines if line.partition("==")[0] not in known]
-        (ROOT / f"requirements-{name}.txt").write_text("\n".join([HEADER.format("pyproject.toml").strip(), *new, ""]))
-    return 0
+def pin(entry: str) -> str:
+    """`name==version ; marker` of an entry."""
+    return entry.partition("\\\n")[0].strip()
+
+
+def name(entry: str) -> str:
+    return entry.partition("==")[0]
+
+
+def compile_lock(path: Path, requirements: list[str], pins: list[str]) -> None:
+    """Write all packages that these need; versions named by `pins` are kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        direct, kept = Path(folder, "direct.in"), Path(folder, "pins.txt")
+        direct.write_text("\n".join(requirements), encoding="utf-8")
+        kept.write_text("\n".join(pins), encoding="utf-8")
+        command = [*COMPILE, "-c", str(kept), str(direct)]
+        path.write_text(HEADER + subprocess.check_output(command, text=True), encoding="utf-8")
+
+
+def main(upgrade: bool = False) -> None:
+    tree, lock = project(), ROOT / "requirements.txt"
+    (ROOT / "environment.yml").write_text(environment(tree), encoding="utf-8")
+    compile_lock(lock, tree["dependencies"], [] if upgrade else [pin(e) for e in entries(lock)])
+    names = {name(entry) for entry in entries(lock)}
+    for extra, requirements in tree["optional-dependencies"].items():
+        path = ROOT / f"requirements-{extra}.txt"
+        old = [] if upgrade else [pin(entry) for entry in entries(path)]
+        compile_lock(path, requirements, [*old, *(pin(entry) for entry in entries(lock))])
+        added = [entry for entry in entries(path) if name(entry) not in names]
+        path.write_text(HEADER + "".join(added), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(upgrade="--upgrade" in sys.argv)
