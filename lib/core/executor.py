@@ -112,6 +112,7 @@ class Run:
             return True
         build = self.builds[spec.key] = ArtifactBuild(self.store, spec)
         self.bar.total += len(build.missing)
+        self.bar.add(0)  # something is seen before the first file is there
         self.files.extend((build, name) for name in build.missing)
         self.close_if_whole(build)
         return True

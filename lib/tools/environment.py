@@ -60,10 +60,7 @@ def size(folder: Path) -> float:
 def main(extras: list[str]) -> None:
     if not PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]:
         version = ".".join(map(str, sys.version_info[:3]))
-        sys.exit(
-            "Python 3.11-3.13 is needed, this is %s; "
-            "use `make PYTHON=python3.12 env`" % version  # noqa: UP031, an old Python reads it
-        )
+        sys.exit(f"Python 3.11-3.13 is needed, not {version}: `make PYTHON=python3.12 env`")
     began = time.monotonic()
     locks = [ROOT / "requirements.txt", *(ROOT / f"requirements-{name}.txt" for name in extras)]
     print("building the environment in .venv (once, a few minutes)", flush=True)
