@@ -166,7 +166,8 @@ class Study(Section):
     title: Text = Field(description="of the report")
     small: bool = Field(description="marks the report as a small run, whose numbers are uncertain")
     seed: int = Field(ge=0, description="the seed that all other seeds derive from")
-    seeds: int = Field(ge=3, description="classifiers per training set; intervals need three")
+    seeds: int = Field(
+        ge=3, le=1000, description="classifiers per training set; intervals need three")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
     precision: Literal["auto", "float32", "bfloat16"] = Field(description=(
         "of all networks; auto: bfloat16 where the hardware has it and it is faster and as exact"))

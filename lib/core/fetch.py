@@ -44,21 +44,35 @@ def wanted(loaded: Settings) -> dict[str, str]:
 def models(section: Generation | Inversion) -> list[str]:
     """Hub ids among what generates and what training starts from."""
     named = dict.fromkeys((section.model, *([section.init_from] if isinstance(section, Generation) else [])))
-    return [name for name in named if name not in HERE and not (ROOT / name).is_dir()]
+    return [
+        name
+        for name in named
+        if name not in HERE and not name.startswith((".", "/", "~")) and not (ROOT / name).is_dir()
+    ]
 
 
-def missing(loaded: Settings) -> list[str]:
-    """What is not here yet of all that a profile needs from elsewhere, and what brings it."""
-    source, path, facts = loaded.data.source, loaded.data.root, PARAMS / "classes" / f"{loaded.generation.class_info}.yaml"
-    lacking = [f"{name}: `make fetch` brings it" for name, revision in wanted(loaded).items() if not here(name, revision)]
-    if source == "cifar10" and not (ROOT / path / "cifar-10-batches-py").is_dir():
-        lacking.append(f"CIFAR-10 in {path}: `make fetch` brings it")
-    own = {path: f"the images of source {source}"} if source not in OWN else {}
-    own |= {section.published_path: "images that somebody else made"
-            for section in (loaded.generation, loaded.inversion) if section.published_path}
-    lacking += [f"{name}: {what}, a download of your own" for name, what in own.items() if not downloaded(ROOT / name)]
-    if "sd" in loaded.generation.sets and loaded.generation.model != "published" and not facts.is_file():
-        lacking.append(f"{facts.name} in params/classes: what prompts can say of the classes (generation.class_info)")
+def missing(loaded: Settings) -> list[tuple[str, str, str]]:
+    """What is not here yet of all that a profile needs: setting, its value, what brings it."""
+    source, root, generation = loaded.data.source, loaded.data.root, loaded.generation
+    lacking = [
+        ("model", name, f"{name}: `make fetch` brings it")
+        for name, revision in wanted(loaded).items()
+        if not here(name, revision)
+    ]
+    if source == "cifar10" and not (ROOT / root / "cifar-10-batches-py").is_dir():
+        lacking.append(("data.root", root, f"CIFAR-10 in {root}: `make fetch` brings it"))
+    if source not in OWN and not downloaded(ROOT / root):
+        what = f"the images of source {source}, a download of your own"
+        lacking.append(("data.root", root, f"{root}: {what}"))
+    for name in ("generation", "inversion"):
+        path = getattr(loaded, name).published_path
+        if path and not downloaded(ROOT / path):
+            what = "images that others published, a download of your own"
+            lacking.append((f"{name}.published_path", path, f"{path}: {what}"))
+    facts = PARAMS / "classes" / f"{generation.class_info}.yaml"
+    if "sd" in generation.sets and generation.model != "published" and not facts.is_file():
+        what = f"{facts.name} in params/classes: what prompts can say of the classes"
+        lacking.append(("generation.class_info", generation.class_info, what))
     return lacking
 
 

@@ -89,10 +89,13 @@ def write_stamps(profile: str) -> None:
     lost = [name for name in names() if not _result_is_there(name, profile)]
     if not lost and inputs.get("listing") == listing(inputs.get("folders", [])):
         return
+    from lib import preflight
     from lib import study as studies
     from lib.core import config as settings
 
-    study = studies.plan(settings.load(profile), profile)
+    config = settings.load(profile)
+    preflight.check(config, profile)
+    study = studies.plan(config, profile)
     folder.mkdir(parents=True, exist_ok=True)
     folders = settings.local_paths(study.config)
     before = listing(folders)

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from lib import preflight
 from lib import study as studies
 from lib.core import config as settings
 from lib.core import executor, fetch, progress
@@ -146,7 +147,9 @@ def rows(study: Study, known: dict[str, Rate]) -> list[Row]:
 
 def plan(profile: str, seconds: float = PROBE_SECONDS) -> list[str]:
     """The lines of `make plan`."""
-    study = studies.plan(settings.load(profile), profile)
+    config = settings.load(profile)
+    preflight.check(config, profile, downloads=False)  # those are listed below the table
+    study = studies.plan(config, profile)
     with tempfile.TemporaryDirectory() as folder:
         known = rates([study.store])
         missing = {kind for row in rows(study, known) for kind in row.unknown}
@@ -155,7 +158,7 @@ def plan(profile: str, seconds: float = PROBE_SECONDS) -> list[str]:
             known = rates([Store(folder)]) | known
         table = rows(study, known)
     workers = study.config.study.workers or studies.compute.capacity()
-    return [*_table(table, workers), *(f"lacks {line}" for line in fetch.missing(study.config))]
+    return [*_table(table, workers), *(f"lacks {what}" for _, _, what in fetch.missing(study.config))]
 
 
 def _table(table: list[Row], workers: int) -> list[str]:

@@ -191,3 +191,14 @@ def leaks(source: Source, counts: Mapping[str, int]) -> list[tuple[str, str]]:
         train = [name for name in group if name in splits["train"]]
         pairs += [(name, train[0]) for name in group if train and name in splits["test"]]
     return pairs
+
+
+def not_pictures(files: Mapping[str, File]) -> dict[str, str]:
+    """Files whose header cannot be read, and why; quick, since nothing is decoded."""
+    reasons = {}
+    for name, file in files.items():
+        try:
+            pictures.read_header(file.read())
+        except (PictureError, *DAMAGE) as error:
+            reasons[name] = str(error)
+    return reasons
