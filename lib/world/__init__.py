@@ -1,18 +1,20 @@
-"""The rendered world: ray-cast pictures of ten solids whose class, mask, camera and light are known.
+"""The rendered world: ray-cast pictures of ten solids whose class, mask, camera and light are
+known.
 
     scene = world.scene(7)                      # all random draws; the class is 7 % 10
     image, mask = world.render(scene, size=64)  # uint8 (64, 64, 3), bool (64, 64)
 
-One image at a time in float32, so that a picture is bitwise the same in any batch, order or process.
+One image at a time in float32, so that a picture is bitwise the same in any batch, order or
+process.
 """
 
 import functools
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
 
-from lib.core.workers import processes
 from lib.world import ink, shading, shapes
 from lib.world.looks import SHIFTS, STYLES
 from lib.world.scenes import CLASSES, Body, Scene, extent, scene
@@ -25,9 +27,11 @@ HORIZON = np.float32(3000)  # floor further away than this is drawn as sky
 
 @dataclass(frozen=True)
 class Rays:
-    """One ray a sub-pixel: directions (3, n) of depth one, their lengths (n,), and the directions (3, k) to the sun.
+    """One ray a sub-pixel: directions (3, n) of depth one, their lengths (n,), and the directions
+    (3, k) to the sun.
 
-    With soft shadows k is antialias², and cell (n,) says which one a ray takes; with hard ones cell is None.
+    With soft shadows k is antialias², and cell (n,) says which one a ray takes; with hard ones cell
+    is None.
     """
 
     d: np.ndarray
@@ -49,7 +53,8 @@ class Hits:
 def render(scene: Scene, size: int = 64, antialias: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """The picture uint8 (size, size, 3) and the main object's visible mask bool (size, size).
 
-    Every pixel is the mean of antialias x antialias rays, in linear light; the mask holds pixels at least half covered.
+    Every pixel is the mean of antialias x antialias rays, in linear light; the mask holds pixels at
+    least half covered.
     """
     view = rays(scene, size, antialias)
     hits = cast(scene, view)
@@ -66,24 +71,38 @@ def render(scene: Scene, size: int = 64, antialias: int = 2) -> tuple[np.ndarray
     return image, mask
 
 
-def draw_many(seeds: Sequence[int], style: str = "photo", size: int = 64, antialias: int = 2,
-              workers: int = 1) -> tuple[list[Scene], np.ndarray, np.ndarray]:
-    """Scenes, images uint8 (n, size, size, 3) and masks bool (n, size, size); the same for any `workers`."""
+def draw_many(
+    seeds: Sequence[int],
+    style: str = "photo",
+    size: int = 64,
+    antialias: int = 2,
+    pool: Executor | None = None,
+) -> tuple[list[Scene], np.ndarray, np.ndarray]:
+    """Scenes, images uint8 (n, size, size, 3) and masks bool (n, size, size).
+
+    The processes of `pool` render them side by side; the result is the same.
+    """
     jobs = [(int(seed), style, size, antialias) for seed in seeds]
+    chunk = max(1, min(64, len(jobs) // 8))
+    apply = map if pool is None else functools.partial(pool.map, chunksize=chunk)
     scenes = []
-    images, masks = np.empty((len(jobs), size, size, 3), np.uint8), np.empty((len(jobs), size, size), bool)
-    chunk = max(1, min(64, len(jobs) // workers))
-    drawn = map(draw_one, jobs) if workers == 1 else processes(workers).map(draw_one, jobs, chunksize=chunk)
-    for i, (drawn_scene, image, mask) in enumerate(drawn):
+    images = np.empty((len(jobs), size, size, 3), np.uint8)
+    masks = np.empty((len(jobs), size, size), bool)
+    for i, (drawn_scene, image, mask) in enumerate(apply(draw_one, jobs)):
         scenes.append(drawn_scene)
         images[i], masks[i] = image, mask
     return scenes, images, masks
 
 
-def render_many(seeds: Sequence[int], style: str = "photo", size: int = 64, antialias: int = 2,
-                workers: int = 1) -> tuple[np.ndarray, np.ndarray]:
+def render_many(
+    seeds: Sequence[int],
+    style: str = "photo",
+    size: int = 64,
+    antialias: int = 2,
+    pool: Executor | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Images and masks of `draw_many`."""
-    return draw_many(seeds, style, size, antialias, workers)[1:]
+    return draw_many(seeds, style, size, antialias, pool)[1:]
 
 
 def draw_one(job: tuple[int, str, int, int]) -> tuple[Scene, np.ndarray, np.ndarray]:
@@ -107,7 +126,9 @@ def rays(scene: Scene, size: int, antialias: int) -> Rays:
 
 def sub_pixels(fine: int) -> np.ndarray:
     """Centres (fine,) of equal steps across the frame, measured from its middle."""
-    return (np.arange(fine, dtype=np.float32) + np.float32(0.5)) / np.float32(fine) - np.float32(0.5)
+    return (np.arange(fine, dtype=np.float32) + np.float32(0.5)) / np.float32(fine) - np.float32(
+        0.5
+    )
 
 
 @functools.lru_cache(maxsize=4)

@@ -9,11 +9,23 @@ MEDIA = {"photo": ("a photo of", "a photograph of", "a picture of"),
          "vintage": ("a photo of", "an old photo of", "a vintage photograph of"),
          "drawing": ("a drawing of", "an illustration of", "a sketch of"),
          "render": ("a 3d render of", "a rendering of", "a computer graphic of")}
-FLOORS = {"tiles": ("tiled floor", "tile floor"), "planks": ("wooden floor", "plank floor"),
-          "checker": ("checkered floor", "checkerboard floor"), "stripes": ("striped floor",),
-          "plain": ("plain floor", "plain background"), "hexagons": ("honeycomb floor",), "dots": ("dotted floor",),
-          "zigzag": ("zigzag floor",), "patches": ("mottled floor",)}
-WALLS = {"plain": "plain wall", "bricks": "brick wall", "panels": "panelled wall", "tiles": "tiled wall"}
+FLOORS = {
+    "tiles": ("tiled floor", "tile floor"),
+    "planks": ("wooden floor", "plank floor"),
+    "checker": ("checkered floor", "checkerboard floor"),
+    "stripes": ("striped floor",),
+    "plain": ("plain floor", "plain background"),
+    "hexagons": ("honeycomb floor",),
+    "dots": ("dotted floor",),
+    "zigzag": ("zigzag floor",),
+    "patches": ("mottled floor",),
+}
+WALLS = {
+    "plain": "plain wall",
+    "bricks": "brick wall",
+    "panels": "panelled wall",
+    "tiles": "tiled wall",
+}
 
 
 def article(words: str) -> str:
@@ -22,7 +34,9 @@ def article(words: str) -> str:
 
 
 def caption(scene) -> str:
-    """One sentence: medium, object, and most of the time its colour and floor, at times walls, light or company."""
+    """One sentence: medium, object, and most of the time its colour and floor, at times walls,
+    light or company.
+    """
     rng = np.random.default_rng([scene.seed, scene.label, 77])
     odds = rng.uniform(size=6)
     main = scene.bodies[0]

@@ -8,7 +8,9 @@ STROKES = np.float32(22)  # hatching lines across a frame
 
 
 def toned(scene: Scene, albedo, facing, seen, point, d) -> np.ndarray:
-    """Colour (3, n) in three flat tones, or with the shade hatched; `facing` is the cosine to the sun."""
+    """Colour (3, n) in three flat tones, or with the shade hatched; `facing` is the cosine to the
+    sun.
+    """
     lit = seen * (facing > 0.18)
     bright = 0.86 + 0.14 * (facing > 0.72)
     if scene.finish.hatch:
@@ -31,12 +33,16 @@ def strokes(scene: Scene, d) -> np.ndarray:
 def outlined(scene: Scene, colour, hits, fine: int) -> np.ndarray:
     """Colours (3, fine²) with the pen's lines over them."""
     line = edges(scene, hits, fine)
-    line = grow(line, scene.finish.stroke * fine / 2).reshape(-1).astype(np.float32) * np.float32(0.9)
+    line = grow(line, scene.finish.stroke * fine / 2).reshape(-1).astype(np.float32) * np.float32(
+        0.9
+    )
     return colour + (scene.finish.ink[:, None] - colour) * line
 
 
 def edges(scene: Scene, hits, fine: int) -> np.ndarray:
-    """Bool (fine, fine): where the thing met, its face, or (on one body) the depth jumps between neighbours."""
+    """Bool (fine, fine): where the thing met, its face, or (on one body) the depth jumps between
+    neighbours.
+    """
     kind = (hits.what * np.int8(8) + hits.face).reshape(fine, fine)
     depth = np.where(hits.what >= 8, hits.t, 0).reshape(fine, fine)
     line = np.zeros((fine, fine), bool)
@@ -47,7 +53,9 @@ def edges(scene: Scene, hits, fine: int) -> np.ndarray:
 
 
 def grow(line: np.ndarray, radius: float) -> np.ndarray:
-    """Bool (h, w): lines thickened to about `radius` pixels on each side, square and diamond in turn."""
+    """Bool (h, w): lines thickened to about `radius` pixels on each side, square and diamond in
+    turn.
+    """
     for k in range(max(int(np.ceil(radius)) - 1, 0)):
         grown = line.copy()
         grown[1:] |= line[:-1]

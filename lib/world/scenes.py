@@ -1,7 +1,9 @@
-"""All random draws of a scene, and its exact camera geometry: a scene is a function of seed, style and label alone.
+"""All random draws of a scene, and its exact camera geometry: a scene is a function of seed, style
+and label alone.
 
-The world is right-handed with z up and the floor at z = 0; its x and y axes are those of floor and walls.
-Camera coordinates: x right, y down, z forward. Frame coordinates run from 0 to 1 across the square image.
+The world is right-handed with z up and the floor at z = 0; its x and y axes are those of floor and
+walls. Camera coordinates: x right, y down, z forward. Frame coordinates run from 0 to 1 across the
+square image.
 """
 
 import dataclasses
@@ -12,8 +14,18 @@ import numpy as np
 from lib.world import captions, looks, shapes, textures
 from lib.world.looks import LOOKS, STYLES, Look
 
-CLASSES = ("sphere", "cube", "cylinder", "cone", "torus", "pyramid", "capsule", "hexagonal prism", "octahedron",
-           "cross")
+CLASSES = (
+    "sphere",
+    "cube",
+    "cylinder",
+    "cone",
+    "torus",
+    "pyramid",
+    "capsule",
+    "hexagonal prism",
+    "octahedron",
+    "cross",
+)
 FILL = (0.61, 0.75)  # root of the area of the object's bounding box, in frame sides
 LONGEST = 0.9  # the longer side of that box
 HIDDEN = 0.22  # most of that box another object's box may cover
@@ -21,7 +33,9 @@ HIDDEN = 0.22  # most of that box another object's box may cover
 
 @dataclass(frozen=True)
 class Body:
-    """A solid turned by `turn` (3, 3) and moved to `centre` (3,), with outline `points` (m, 3) in the world."""
+    """A solid turned by `turn` (3, 3) and moved to `centre` (3,), with outline `points` (m, 3) in
+    the world.
+    """
 
     name: str
     solid: tuple
@@ -38,7 +52,9 @@ class Body:
 
 @dataclass(frozen=True)
 class Surface:
-    """A floor or a wall: z = offset (axis 2), or x or y = offset up to a height, with its pattern and paints (3, 3)."""
+    """A floor or a wall: z = offset (axis 2), or x or y = offset up to a height, with its pattern
+    and paints (3, 3).
+    """
 
     axis: int
     offset: float
@@ -52,7 +68,9 @@ class Surface:
 
 @dataclass(frozen=True)
 class Light:
-    """Direction (3,) towards the sun, its colour, the sky's two colours (linear), and how soft shadows are."""
+    """Direction (3,) towards the sun, its colour, the sky's two colours (linear), and how soft
+    shadows are.
+    """
 
     direction: np.ndarray
     sun: np.ndarray
@@ -67,7 +85,9 @@ class Light:
 
 @dataclass(frozen=True)
 class Finish:
-    """What the camera or the hand adds: exposure, noise, vignette, saturation, tint, and ink for drawings."""
+    """What the camera or the hand adds: exposure, noise, vignette, saturation, tint, and ink for
+    drawings.
+    """
 
     exposure: float
     noise: float
@@ -107,15 +127,27 @@ class Scene:
         return self.lighting.direction
 
     def K(self, size: int) -> np.ndarray:
-        """Pinhole matrix (3, 3) in pixels of a size x size image, pixel centres at whole numbers."""
-        return np.array([[self.focal * size, 0, (size - 1) / 2], [0, self.focal * size, (size - 1) / 2], [0, 0, 1]])
+        """Pinhole matrix (3, 3) in pixels of a size x size image, pixel centres at whole numbers.
+        """
+        return np.array(
+            [
+                [self.focal * size, 0, (size - 1) / 2],
+                [0, self.focal * size, (size - 1) / 2],
+                [0, 0, 1],
+            ]
+        )
 
     def vanishing_points(self, size: int) -> np.ndarray:
-        """Homogeneous pixels (3, 3): row k is the vanishing point of world axis k, the last value 0 at infinity."""
+        """Homogeneous pixels (3, 3): row k is the vanishing point of world axis k, the last value 0
+        at infinity.
+        """
         return (self.K(size) @ self.R).T
 
     def horizon(self, size: int) -> np.ndarray:
-        """The floor's vanishing line (3,): l . (u, v, 1) = 0, in pixels, its normal of length one."""
+        """The floor's vanishing line (3,): l .
+
+        (u, v, 1) = 0, in pixels, its normal of length one.
+        """
         line = np.linalg.solve(self.K(size).T, self.R @ [0.0, 0.0, 1.0])
         return line / np.hypot(line[0], line[1])
 
@@ -130,7 +162,10 @@ class Scene:
 
 
 def scene(seed: int, style: str = "photo", label: int | None = None) -> Scene:
-    """Draw a scene. `photo`, `night`, `drawing`, `render` and `textures` share the layout of a seed; `web` does not."""
+    """Draw a scene.
+
+    `photo`, `night`, `drawing`, `render` and `textures` share the layout of a seed; `web` does not.
+    """
     check(seed, style, label)
     label = int(seed) % len(CLASSES) if label is None else int(label)
     stream = 1 + STYLES.index(style)
@@ -147,7 +182,20 @@ def scene(seed: int, style: str = "photo", label: int | None = None) -> Scene:
     others = draw_others(layout, CLASSES[label], (yaw, pitch), main, walls, R, focal, eye)
     lighting = draw_light(layout, paint, look, yaw, walls)
     floor, walls, bodies = dress(paint, look, (main, *others), walls)
-    return Scene(int(seed), style, label, name, focal, R, eye, bodies, floor, walls, lighting, draw_finish(paint, look))
+    return Scene(
+        int(seed),
+        style,
+        label,
+        name,
+        focal,
+        R,
+        eye,
+        bodies,
+        floor,
+        walls,
+        lighting,
+        draw_finish(paint, look),
+    )
 
 
 def check(seed: int, style: str, label: int | None) -> None:
@@ -157,7 +205,10 @@ def check(seed: int, style: str, label: int | None) -> None:
     if style not in STYLES:
         raise ValueError(f"there is no style {style!r}; choose one of {', '.join(STYLES)}")
     if label is not None and not 0 <= label < len(CLASSES):
-        raise ValueError(f"label {label!r} is not one of the {len(CLASSES)} classes; give 0 to {len(CLASSES) - 1}")
+        raise ValueError(
+            f"label {label!r} is not one of the {len(CLASSES)} classes; "
+            f"give 0 to {len(CLASSES) - 1}"
+        )
 
 
 def pick(rng: np.random.Generator, options):
@@ -207,7 +258,8 @@ def cross(bar: float, deep: float) -> tuple:
 
 
 def pose(name: str, rng: np.random.Generator, yaw: float, pitch: float) -> np.ndarray:
-    """A rotation (3, 3) at which the class can be told from the others, given where the camera looks.
+    """A rotation (3, 3) at which the class can be told from the others, given where the camera
+    looks.
 
     What is told by its top or its hole is laid down or stood up when a low camera would not see it.
     """
@@ -226,7 +278,11 @@ def pose(name: str, rng: np.random.Generator, yaw: float, pitch: float) -> np.nd
         upright = np.pi / 2 - (lean < 0.25) * np.radians(rng.uniform(15, 45))
         return facing @ about(2, side * np.radians(rng.uniform(0, 45))) @ about(0, upright)
     if name == "octahedron":
-        return facing @ about(0, np.radians(rng.uniform(8, 24))) @ about(2, np.radians(rng.uniform(0, 90)))
+        return (
+            facing
+            @ about(0, np.radians(rng.uniform(8, 24)))
+            @ about(2, np.radians(rng.uniform(0, 90)))
+        )
     return free
 
 
@@ -262,14 +318,14 @@ def extent(body: Body, R: np.ndarray, focal: float, eye: np.ndarray) -> np.ndarr
 def stand(main: Body, R: np.ndarray, focal: float, rng: np.random.Generator) -> np.ndarray:
     """The eye (3,) from which the main object has its drawn size and place in the frame."""
     fill = rng.uniform(*FILL)
-    wanted = 0.5 + rng.uniform(-0.07, 0.07, 2)
-    aim, far = wanted.copy(), 2 * focal / fill * main.radius
+    target = 0.5 + rng.uniform(-0.07, 0.07, 2)
+    aim, far = target.copy(), 2 * focal / fill * main.radius
     for _ in range(5):
         eye = main.centre - far * (R.T @ [*(aim - 0.5) / focal, 1.0])
         low, high = extent(main, R, focal, eye)
         wide, tall = high - low
         far *= max(np.sqrt(wide * tall) / fill, wide / LONGEST, tall / LONGEST)
-        aim = aim + wanted - (low + high) / 2
+        aim = aim + target - (low + high) / 2
     return eye
 
 
@@ -283,19 +339,31 @@ def draw_walls(rng: np.random.Generator, look: Look, forward: np.ndarray) -> tup
                  for k, offset in zip(axes, offsets, strict=True))
 
 
-def draw_others(rng: np.random.Generator, name: str, view: tuple, main: Body, walls: tuple, R: np.ndarray,
-                focal: float, eye: np.ndarray) -> list[Body]:
-    """0 to 2 smaller objects of other classes that stand free and leave most of the main object in view."""
-    found, box, others = [], extent(main, R, focal, eye), [c for c in CLASSES if c != name]
+def draw_others(
+    rng: np.random.Generator,
+    name: str,
+    view: tuple,
+    main: Body,
+    walls: tuple,
+    R: np.ndarray,
+    focal: float,
+    eye: np.ndarray,
+) -> list[Body]:
+    """0 to 2 smaller objects of other classes that stand free and leave most of the main object in
+    view.
+    """
+    placed, box, others = [], extent(main, R, focal, eye), [c for c in CLASSES if c != name]
     for _ in range(pick(rng, (0, 0, 0, 0, 1, 1, 1, 2, 2))):
         size = rng.uniform(0.22, 0.42)
         other = place(pick(rng, others), rng, *view, size)
         for angle, away in zip(rng.uniform(0, 2 * np.pi, 8), rng.uniform(1.1, 2.4, 8), strict=True):
             at = np.array([away * np.cos(angle), away * np.sin(angle), 0.0])
-            if free(other, at, (main, *found), walls) and in_view(other, at, main, box, R, focal, eye):
-                found.append(moved(other, at))
+            if free(other, at, (main, *placed), walls) and in_view(
+                other, at, main, box, R, focal, eye
+            ):
+                placed.append(moved(other, at))
                 break
-    return found
+    return placed
 
 
 def moved(body: Body, by: np.ndarray) -> Body:
@@ -312,7 +380,9 @@ def free(other: Body, at: np.ndarray, bodies: tuple, walls: tuple) -> bool:
 
 def in_view(other: Body, at: np.ndarray, main: Body, box: np.ndarray, R: np.ndarray, focal: float,
             eye: np.ndarray) -> bool:
-    """Whether a body moved to `at` shows in the frame, smaller than the main one, and hides little of it."""
+    """Whether a body moved to `at` shows in the frame, smaller than the main one, and hides little
+    of it.
+    """
     away = R[2] @ (at + other.centre - eye)
     if away < 1.5 * other.radius:
         return False
@@ -324,7 +394,9 @@ def in_view(other: Body, at: np.ndarray, main: Body, box: np.ndarray, R: np.ndar
     return inside > 0.08 and (high - low).max() < 0.42 and not (before and covered > HIDDEN)
 
 
-def draw_light(layout: np.random.Generator, paint: np.random.Generator, look: Look, yaw: float, walls: tuple) -> Light:
+def draw_light(
+    layout: np.random.Generator, paint: np.random.Generator, look: Look, yaw: float, walls: tuple
+) -> Light:
     """A sun beside or before the object that no wall hides, and a sky."""
     rise = np.radians(paint.uniform(*look.sun_height))
     turns = np.radians(layout.uniform(30, 115, 12)) * (2 * layout.integers(0, 2, 12) - 1)
@@ -337,15 +409,26 @@ def draw_light(layout: np.random.Generator, paint: np.random.Generator, look: Lo
     horizon, zenith = (looks.linear(looks.jitter(paint, c, 0.03)) for c in pick(paint, look.skies))
     blue = zenith / max(float(zenith.max()), 0.05)
     ambient = paint.uniform(*look.sky_power) * (0.7 + 0.3 * blue)
-    lamp = np.array([*paint.uniform(-1, 1, 2), paint.uniform(1.6, 2.6)]) if look.lamp else np.zeros(3)
+    lamp = (
+        np.array([*paint.uniform(-1, 1, 2), paint.uniform(1.6, 2.6)]) if look.lamp else np.zeros(3)
+    )
     values = (paint.uniform(*r) for r in (look.clouds, look.haze, look.soft))
-    return Light(direction, *(np.float32(a) for a in (sun, ambient, horizon, zenith)), *values, np.float32(lamp))
+    return Light(
+        direction,
+        *(np.float32(a) for a in (sun, ambient, horizon, zenith)),
+        *values,
+        np.float32(lamp),
+    )
 
 
 def dress(rng: np.random.Generator, look: Look, bodies: tuple, walls: tuple):
     """Paint floor, walls and objects so that the main object stands out from what is behind it."""
     pattern = pick(rng, look.floors)
-    bases = looks.WOOD if pattern == "planks" and look.floor_colours is looks.STONE else look.floor_colours
+    bases = (
+        looks.WOOD
+        if pattern == "planks" and look.floor_colours is looks.STONE
+        else look.floor_colours
+    )
     base = looks.jitter(rng, pick(rng, bases), 0.05)
     floor = Surface(2, 0.0, 0.0, pattern, scheme(rng, look, pattern, base), rng.uniform(0.75, 1.25),
                     rng.uniform(0, 32, 2), look.mottle)
@@ -353,13 +436,25 @@ def dress(rng: np.random.Generator, look: Look, bodies: tuple, walls: tuple):
     for wall in walls:
         kind = pick(rng, textures.WALLS)
         wall_base = looks.unlike(rng, look.wall_colours, base, 40)
-        painted.append(Surface(wall.axis, wall.offset, wall.height, kind, scheme(rng, look, kind, wall_base, 0.6),
-                               rng.uniform(0.8, 1.4), rng.uniform(0, 32, 2), look.mottle))
+        painted.append(
+            Surface(
+                wall.axis,
+                wall.offset,
+                wall.height,
+                kind,
+                scheme(rng, look, kind, wall_base, 0.6),
+                rng.uniform(0.8, 1.4),
+                rng.uniform(0, 32, 2),
+                look.mottle,
+            )
+        )
     dressed = tuple(paint_body(rng, look, body, base) for body in bodies)
     return floor, tuple(painted), dressed
 
 
-def scheme(rng: np.random.Generator, look: Look, pattern: str, base: np.ndarray, calm: float = 1.0) -> np.ndarray:
+def scheme(
+    rng: np.random.Generator, look: Look, pattern: str, base: np.ndarray, calm: float = 1.0
+) -> np.ndarray:
     """Three linear colours (3, 3) of a surface: base, second and seam."""
     strength = calm * rng.uniform(*look.contrast)
     two_tone = pattern in ("checker", "stripes", *textures.NEW_FLOORS)
@@ -385,9 +480,19 @@ def paint_body(rng: np.random.Generator, look: Look, body: Body, floor: np.ndarr
 
 def draw_finish(rng: np.random.Generator, look: Look) -> Finish:
     """Exposure, noise, vignette and, for drawings, the pen."""
-    exposure, noise, vignette, saturation = (rng.uniform(*r) for r in (look.exposure, look.noise, look.vignette,
-                                                                        look.saturation))
+    exposure, noise, vignette, saturation = (
+        rng.uniform(*r) for r in (look.exposure, look.noise, look.vignette, look.saturation)
+    )
     pens = ((24, 22, 26), (24, 22, 26), (70, 66, 70), (60, 42, 30), (30, 40, 90))
     ink = looks.linear(pick(rng, pens)) if look.ink else None
     hatch = rng.uniform(0, 1) if look.ink and rng.uniform() < 0.4 else 0.0
-    return Finish(exposure, noise, vignette, saturation, np.float32(look.tint), ink, rng.uniform(0.012, 0.022), hatch)
+    return Finish(
+        exposure,
+        noise,
+        vignette,
+        saturation,
+        np.float32(look.tint),
+        ink,
+        rng.uniform(0.012, 0.022),
+        hatch,
+    )

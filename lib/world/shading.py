@@ -24,7 +24,9 @@ def surface(scene: Scene, what: Surface, point, d, length, t, suns, cell) -> np.
     if scene.finish.ink is not None:
         return ink.toned(scene, albedo, np.float32(facing), seen, point, d)
     floor = what.axis == 2
-    colour = radiance(scene, albedo, np.float32(facing), normal[2], seen, contact(scene, point) if floor else 1)
+    colour = radiance(
+        scene, albedo, np.float32(facing), normal[2], seen, contact(scene, point) if floor else 1
+    )
     if scene.lighting.lamp.any():
         colour += albedo * lamplight(scene, point, normal)
     if floor:
@@ -36,27 +38,29 @@ def surface(scene: Scene, what: Surface, point, d, length, t, suns, cell) -> np.
 
 def body(scene: Scene, index: int, point, d, length, face, suns, cell) -> np.ndarray:
     """Colour of points on a body, worked out in the body's own frame."""
-    one = scene.bodies[index]
-    turn = one.turn.T.astype(np.float32)
-    own, ray = turn @ (point - one.centre.astype(np.float32)[:, None]), turn @ d
-    normal = shapes.normals(one.solid, face, own, ray)
+    obj = scene.bodies[index]
+    turn = obj.turn.T.astype(np.float32)
+    own, ray = turn @ (point - obj.centre.astype(np.float32)[:, None]), turn @ d
+    normal = shapes.normals(obj.solid, face, own, ray)
     sun, up = turn @ scene.light.astype(np.float32), turn[:, 2]
     facing = np.maximum(dot(normal, sun), 0)
-    albedo = paint_body(one, own)
+    albedo = paint_body(obj, own)
     seen = unshadowed(scene, point + NUDGE * (turn.T @ normal), suns, cell, index) * (facing > 0)
     if scene.finish.ink is not None:
         return ink.toned(scene, albedo, facing, seen, point, d)
-    ground = 0.6 + 0.4 * np.minimum(point[2] / np.float32(0.8 * one.radius), 1)
+    ground = 0.6 + 0.4 * np.minimum(point[2] / np.float32(0.8 * obj.radius), 1)
     colour = radiance(scene, albedo, facing, dot(normal, up), seen, ground)
     if scene.lighting.lamp.any():
         colour += albedo * lamplight(scene, point, turn.T @ normal)
-    if one.gloss > 0.03:
-        colour += highlights(scene, one.gloss, normal, ray / -length, sun, seen)
+    if obj.gloss > 0.03:
+        colour += highlights(scene, obj.gloss, normal, ray / -length, sun, seen)
     return colour
 
 
 def paint_surface(scene: Scene, what: Surface, point, tilt, t) -> np.ndarray:
-    """Reflectance of floor or wall points; the pattern fades where a unit is few pixels wide at 64 px."""
+    """Reflectance of floor or wall points; the pattern fades where a unit is few pixels wide at 64
+    px.
+    """
     across = {2: (0, 1), 1: (0, 2), 0: (1, 2)}[what.axis]
     unit = np.float32(what.unit)
     u, v = (point[a] * (1 / unit) + np.float32(p) for a, p in zip(across, what.phase, strict=True))
@@ -68,21 +72,25 @@ def paint_surface(scene: Scene, what: Surface, point, tilt, t) -> np.ndarray:
     if seam is not None:
         colour += (line - colour) * (seam * fade)
     if what.mottle:
-        colour *= 1 + np.float32(what.mottle) * fade * (textures.worn(3.1 * u, 3.1 * v) - np.float32(0.5))
+        colour *= 1 + np.float32(what.mottle) * fade * (
+            textures.worn(3.1 * u, 3.1 * v) - np.float32(0.5)
+        )
     return colour
 
 
-def paint_body(one: Body, own: np.ndarray) -> np.ndarray:
+def paint_body(obj: Body, own: np.ndarray) -> np.ndarray:
     """Reflectance of a body at points (3, n) of its frame."""
-    first, second = one.paints[:, :, None]
-    if one.material == "plain" or not one.grain:
+    first, second = obj.paints[:, :, None]
+    if obj.material == "plain" or not obj.grain:
         return first
-    mix = textures.material(one.material, *own * np.float32(1 / one.radius))
-    return first + (second - first) * (np.float32(one.grain) * mix)
+    mix = textures.material(obj.material, *own * np.float32(1 / obj.radius))
+    return first + (second - first) * (np.float32(obj.grain) * mix)
 
 
 def radiance(scene: Scene, albedo, facing, up, seen, open_sky) -> np.ndarray:
-    """Light reflected towards the eye: sky from above, floor's bounce from below, the sun where it is seen."""
+    """Light reflected towards the eye: sky from above, floor's bounce from below, the sun where it
+    is seen.
+    """
     light = scene.lighting
     high = 0.5 + 0.5 * up
     bounce = scene.floor.paints[0] * (0.45 * light.ambient.max())
@@ -97,8 +105,12 @@ def sky(scene: Scene, d, length) -> np.ndarray:
     colour = light.horizon[:, None] + (light.zenith - light.horizon)[:, None] * np.sqrt(height)
     if light.clouds > 0.15:
         far = 1 / (length * (height + np.float32(0.12)))
-        cover = np.clip((textures.worn(d[0] * far + 20, d[1] * far + 20) - np.float32(0.5)) * 4, 0, 1)
-        colour += (light.horizon.max() * np.float32(1.1) - colour) * (cover * np.float32(light.clouds))
+        cover = np.clip(
+            (textures.worn(d[0] * far + 20, d[1] * far + 20) - np.float32(0.5)) * 4, 0, 1
+        )
+        colour += (light.horizon.max() * np.float32(1.1) - colour) * (
+            cover * np.float32(light.clouds)
+        )
     return colour
 
 
@@ -109,7 +121,9 @@ def suns(scene: Scene, antialias: int) -> np.ndarray:
         return middle[:, None]
     flat, tall = beside(middle)
     step = ((np.arange(antialias) + 0.5) / antialias - 0.5) * 2 * scene.lighting.soft
-    spread = middle[:, None, None] + flat[:, None, None] * step[:, None] + tall[:, None, None] * step
+    spread = (
+        middle[:, None, None] + flat[:, None, None] * step[:, None] + tall[:, None, None] * step
+    )
     return spread.reshape(3, -1).astype(np.float32)
 
 
@@ -122,30 +136,32 @@ def beside(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unshadowed(scene: Scene, point, suns, cell, index: int | None) -> np.ndarray:
-    """1 where the sun is seen from a point and 0 where a body hides it, float32 (n,); `index`: the body they are on."""
+    """1 where the sun is seen from a point and 0 where a body hides it, float32 (n,); `index`: the
+    body they are on.
+    """
     seen = np.ones(point.shape[1], np.float32)
     axes = beside(scene.light)
     across = [dot(axis, point) for axis in axes]
-    for k, one in enumerate(scene.bodies):
-        if k == index and len(one.solid) == 1 and not isinstance(one.solid[0], shapes.Ring):
+    for k, obj in enumerate(scene.bodies):
+        if k == index and len(obj.solid) == 1 and not isinstance(obj.solid[0], shapes.Ring):
             continue  # a convex body casts no shadow on its own lit side
-        x, y = (a - np.float32(axis @ one.centre) for a, axis in zip(across, axes, strict=True))
-        at = np.flatnonzero(x * x + y * y < np.float32((one.radius + 5 * scene.lighting.soft) ** 2))
+        x, y = (a - np.float32(axis @ obj.centre) for a, axis in zip(across, axes, strict=True))
+        at = np.flatnonzero(x * x + y * y < np.float32((obj.radius + 5 * scene.lighting.soft) ** 2))
         if at.size:
-            turn = one.turn.T.astype(np.float32)
-            start = turn @ (shapes.gather(point, at) - one.centre.astype(np.float32)[:, None])
+            turn = obj.turn.T.astype(np.float32)
+            start = turn @ (shapes.gather(point, at) - obj.centre.astype(np.float32)[:, None])
             sun = turn @ suns
             sun = sun if cell is None else shapes.gather(sun, cell[at])
-            seen[at] *= ~shapes.blocks(one.solid, start, sun)
+            seen[at] *= ~shapes.blocks(obj.solid, start, sun)
     return seen
 
 
 def contact(scene: Scene, point) -> np.ndarray:
     """How much of the sky floor points beside a body still see, (n,)."""
     open_sky = np.float32(1)
-    for one in scene.bodies:
-        x, y = point[0] - np.float32(one.centre[0]), point[1] - np.float32(one.centre[1])
-        away = np.sqrt(x * x + y * y) * np.float32(3 / one.radius) - np.float32(1.5)
+    for obj in scene.bodies:
+        x, y = point[0] - np.float32(obj.centre[0]), point[1] - np.float32(obj.centre[1])
+        away = np.sqrt(x * x + y * y) * np.float32(3 / obj.radius) - np.float32(1.5)
         open_sky = open_sky * (1 - np.float32(0.5) * np.exp(-np.maximum(away, 0)))
     return open_sky
 
@@ -154,7 +170,9 @@ def lamplight(scene: Scene, point, normal) -> np.ndarray:
     """Warm light of a lamp without shadows, falling with the square of the distance."""
     away = scene.lighting.lamp[:, None] - point
     square = dot(away, away)
-    return LAMPLIGHT * (np.maximum(dot(away, normal), 0) / (np.sqrt(square) * (np.float32(0.5) + square)))
+    return LAMPLIGHT * (
+        np.maximum(dot(away, normal), 0) / (np.sqrt(square) * (np.float32(0.5) + square))
+    )
 
 
 def highlights(scene: Scene, gloss: float, normal, view, sun, seen) -> np.ndarray:
@@ -168,7 +186,9 @@ def highlights(scene: Scene, gloss: float, normal, view, sun, seen) -> np.ndarra
 
 
 def finish(scene: Scene, colour: np.ndarray) -> np.ndarray:
-    """Exposure, tint, vignette, saturation, tone curve and noise: linear (3, s, s) to uint8 (s, s, 3)."""
+    """Exposure, tint, vignette, saturation, tone curve and noise: linear (3, s, s) to uint8 (s, s,
+    3).
+    """
     how, size = scene.finish, colour.shape[1]
     at = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size) - np.float32(0.5)
     dark = 1 - np.float32(2 * how.vignette) * (at[:, None] ** 2 + at**2)
@@ -183,7 +203,11 @@ def finish(scene: Scene, colour: np.ndarray) -> np.ndarray:
 
 
 def grain(rng: np.random.Generator, shape: tuple) -> np.ndarray:
-    """Noise of mean 0 and deviation 1: sums of four random bytes, near normal at a quarter of its cost."""
+    """Noise of mean 0 and deviation 1: sums of four random bytes, near normal at a quarter of its
+    cost.
+    """
     count = int(np.prod(shape))
-    total = np.frombuffer(rng.bytes(4 * count), np.uint8).reshape(4, *shape).sum(axis=0, dtype=np.int16)
+    total = (
+        np.frombuffer(rng.bytes(4 * count), np.uint8).reshape(4, *shape).sum(axis=0, dtype=np.int16)
+    )
     return (total - np.float32(510)) * np.float32(1 / np.sqrt((256**2 - 1) / 3))

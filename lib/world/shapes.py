@@ -1,8 +1,9 @@
 """The ten solids of the world: exact ray intersections, outlines and resting heights.
 
-A solid is a tuple of parts, each convex or a torus; parts of one solid share their face normals. Rays are
-float32 arrays (3, n), origins may be (3, 1), in the solid's own frame; t counts lengths of the direction.
-Masks are avoided where arithmetic does: on arrays of this size numpy multiplies ten times faster than it selects.
+A solid is a tuple of parts, each convex or a torus; parts of one solid share their face normals.
+Rays are float32 arrays (3, n), origins may be (3, 1), in the solid's own frame; t counts lengths of
+the direction. Masks are avoided where arithmetic does: on arrays of this size numpy multiplies ten
+times faster than it selects.
 """
 
 from dataclasses import dataclass
@@ -92,13 +93,24 @@ def pyramid(side: float, half: float) -> Slabs:
 def octahedron(radius: float, half: float) -> Slabs:
     """Eight faces between four corners at `radius` in the xy plane and two at z = ±half."""
     normals = [(1, i, j * radius / half) for i in (-1, 1) for j in (-1, 1)]
-    corners = [(radius, 0, 0), (-radius, 0, 0), (0, radius, 0), (0, -radius, 0), (0, 0, half), (0, 0, -half)]
+    corners = [
+        (radius, 0, 0),
+        (-radius, 0, 0),
+        (0, radius, 0),
+        (0, -radius, 0),
+        (0, 0, half),
+        (0, 0, -half),
+    ]
     return slabs(normals, [-radius] * 4, [radius] * 4, corners)
 
 
 def span(part, o: np.ndarray, d: np.ndarray):
-    """Where rays enter and leave a convex part: near (n,), far (n,), face (n,) int8; near >= far is a miss."""
-    return {Slabs: span_slabs, Lathe: span_lathe, Ball: span_ball, Pill: span_pill}[type(part)](part, o, d)
+    """Where rays enter and leave a convex part: near (n,), far (n,), face (n,) int8; near >= far is
+    a miss.
+    """
+    return {Slabs: span_slabs, Lathe: span_lathe, Ball: span_ball, Pill: span_pill}[type(part)](
+        part, o, d
+    )
 
 
 def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -107,7 +119,8 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def gather(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Columns `at` of (k, n) as (k, m); without numpy's range check, half the time of rows[:, at]."""
+    """Columns `at` of (k, n) as (k, m); without numpy's range check, half the time of rows[:, at].
+    """
     columns = np.empty((len(rows), at.size), rows.dtype)
     for row, column in zip(rows, columns, strict=True):
         row.take(at, out=column, mode="clip")
@@ -130,7 +143,9 @@ def span_slabs(part: Slabs, o: np.ndarray, d: np.ndarray):
 
 
 def roots(a: np.ndarray, b: np.ndarray, c: np.ndarray):
-    """Both solutions of a t² + 2 b t + c = 0, the smaller first for a > 0; equal ones where there is none."""
+    """Both solutions of a t² + 2 b t + c = 0, the smaller first for a > 0; equal ones where there
+    is none.
+    """
     root, inverse = np.sqrt(np.maximum(b * b - a * c, 0)), 1 / (a + TINY)
     return (-b - root) * inverse, (root - b) * inverse
 
@@ -142,20 +157,26 @@ def span_ball(part: Ball, o: np.ndarray, d: np.ndarray):
 
 
 def span_lathe(part: Lathe, o: np.ndarray, d: np.ndarray):
-    """The chord of a cylinder or cone: its quadric cut by two planes; face 0 is the side, 1 an end."""
+    """The chord of a cylinder or cone: its quadric cut by two planes; face 0 is the side, 1 an end.
+    """
     slope = np.float32((part.base - part.top) / (2 * part.half))
     reach = np.float32((part.base + part.top) / 2) - slope * o[2]
     a = d[0] * d[0] + d[1] * d[1] - slope * slope * (d[2] * d[2])
     b = o[0] * d[0] + o[1] * d[1] + slope * reach * d[2]
     near, far = roots(a, b, o[0] * o[0] + o[1] * o[1] - reach * reach)
-    if slope:  # a ray steeper than the cone is inside it before or after both roots, never between them
+    # a ray steeper than the cone is inside it before or after both roots, never between them
+    if slope:
         steep, upward = a < 0, d[2] > 0
         near, far = (np.where(steep, np.where(upward, -FAR, near), near),
                      np.where(steep, np.where(upward, far, FAR), far))
     inverse = 1 / (d[2] + TINY)
     low, high = (np.float32(-part.half) - o[2]) * inverse, (np.float32(part.half) - o[2]) * inverse
     enter = np.minimum(low, high)
-    return np.maximum(near, enter), np.minimum(far, np.maximum(low, high)), (enter > near).view(np.int8)
+    return (
+        np.maximum(near, enter),
+        np.minimum(far, np.maximum(low, high)),
+        (enter > near).view(np.int8),
+    )
 
 
 def span_pill(part: Pill, o: np.ndarray, d: np.ndarray):
@@ -174,12 +195,12 @@ def span_pill(part: Pill, o: np.ndarray, d: np.ndarray):
 def march(part: Ring, o: np.ndarray, d: np.ndarray, steps: int = 24) -> np.ndarray:
     """First positive t (n,) of rays with a torus, FAR where there is none.
 
-    Only rays that cross the cylinder around it walk, by the exact distance to its surface. The few that graze
-    the tube would walk for long; for them the rest of the way is sampled.
+    Only rays that cross the cylinder around it walk, by the exact distance to its surface. The few
+    that graze the tube would walk for long; for them the rest of the way is sampled.
     """
     wide = part.major + part.minor
     near, far, _ = span_lathe(Lathe(wide, wide, part.minor), o, d)
-    found = np.full(near.shape, FAR, np.float32)
+    depth = np.full(near.shape, FAR, np.float32)
     rays = np.flatnonzero((near < far) & (far > 0))
     t, far = np.maximum(near[rays], np.float32(1e-4)), far[rays]
     o, d = ([row.take(rays) if row.size > 1 else row for row in a] for a in (o, d))
@@ -189,18 +210,22 @@ def march(part: Ring, o: np.ndarray, d: np.ndarray, steps: int = 24) -> np.ndarr
         t = t + gap
         if step % 6 == 5:
             settled = gap < 2e-6
-            found[rays[settled]] = t[settled]
+            depth[rays[settled]] = t[settled]
             keep = np.flatnonzero((t < far) & ~settled)
             rays, t, far = rays[keep], t[keep], far[keep]
             o, d = ([row[keep] if row.size > 1 else row for row in a] for a in (o, d))
             slow = slow[keep] if slow.size > 1 else slow
     if rays.size:
-        found[rays] = bracket(part, o, d, t, far)
-    return found
+        depth[rays] = bracket(part, o, d, t, far)
+    return depth
 
 
-def bracket(part: Ring, o, d, start: np.ndarray, end: np.ndarray, samples: int = 64, halvings: int = 16) -> np.ndarray:
-    """First crossing (n,) into a torus between two t, by even samples and halving; FAR where none is inside."""
+def bracket(
+    part: Ring, o, d, start: np.ndarray, end: np.ndarray, samples: int = 64, halvings: int = 16
+) -> np.ndarray:
+    """First crossing (n,) into a torus between two t, by even samples and halving; FAR where none
+    is inside.
+    """
     width = (end - start) / np.float32(samples)
     places = np.arange(1, samples, dtype=np.float32)[:, None]
     inside = ring_distance(part, o, d, start + width * places) < 0

@@ -1,7 +1,7 @@
 """Procedural surfaces: floor and wall patterns, object materials and the noise they share.
 
-Every function takes flat float32 coordinate arrays (n,) and returns weights in [0, 1], so that colours,
-light and resolution stay the renderer's business.
+Every function takes flat float32 coordinate arrays (n,) and returns weights in [0, 1], so that
+colours, light and resolution stay the renderer's business.
 """
 
 import numpy as np
@@ -24,7 +24,9 @@ def lookup(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     i, j = left.astype(np.intp) & (side - 1), low.astype(np.intp) & (side - 1)
     flat, right = table.ravel(), (i + 1) & (side - 1)
     row, up = j * side, ((j + 1) & (side - 1)) * side
-    below, above, east, north = (flat.take(at, mode="clip") for at in (row + i, up + i, row + right, up + right))
+    below, above, east, north = (
+        flat.take(at, mode="clip") for at in (row + i, up + i, row + right, up + right)
+    )
     below += (east - below) * fx
     above += (north - above) * fx
     return below + (above - below) * fy
@@ -81,12 +83,16 @@ def stripes(u, v):
 
 
 def boards(u, v, length: float, shift: float, width: float):
-    """Rows of boards `length` units long and half a unit wide, each row moved by `shift` or at random if 0."""
+    """Rows of boards `length` units long and half a unit wide, each row moved by `shift` or at
+    random if 0.
+    """
     j = np.floor(2 * v)
     along = u / np.float32(length) + (j * np.float32(shift) if shift else scatter(j, 0 * j))
     i = np.floor(along)
     across, along = 2 * v - j, along - i
-    edge = np.minimum(np.minimum(across, 1 - across), np.minimum(along, 1 - along) * np.float32(2 * length))
+    edge = np.minimum(
+        np.minimum(across, 1 - across), np.minimum(along, 1 - along) * np.float32(2 * length)
+    )
     return scatter(i, j), np.clip(np.float32(1.5) - edge / np.float32(width / 2), 0, 1)
 
 
@@ -193,7 +199,10 @@ def camouflage(x, y, z):
     return np.clip((noise(3 * x + 2 * z + 20, 3 * y - 2 * z) - 0.5) / 0.06, 0, 1)
 
 
-SOLIDS = {f.__name__: f for f in (speckled, grained, banded, marbled, dotted, zebra, chequered, camouflage)}
+SOLIDS = {
+    f.__name__: f
+    for f in (speckled, grained, banded, marbled, dotted, zebra, chequered, camouflage)
+}
 
 
 def material(kind: str, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""The rendered world against closed forms: intersections, camera, light, masks, and that a scene is its seed."""
+"""The rendered world against closed forms: intersections, camera, light, masks, and that a scene is
+its seed.
+"""
 
 import collections
 
@@ -7,6 +9,7 @@ import pytest
 import yaml
 
 from lib import world
+from lib.core import workers
 from lib.core.paths import ROOT
 from lib.world import scenes, shading, shapes
 
@@ -24,11 +27,15 @@ def bundle(count=4000, seed=0, spread=0.9):
     rng = np.random.default_rng(seed)
     o = np.array([2.5, -3.1, 1.7])
     d = rng.uniform(-spread, spread, (count, 3)) - o
-    return o[:, None].astype(np.float32), (d / np.linalg.norm(d, axis=1)[:, None]).T.astype(np.float32)
+    return o[:, None].astype(np.float32), (d / np.linalg.norm(d, axis=1)[:, None]).T.astype(
+        np.float32
+    )
 
 
 def signed(part, p):
-    """Zero on a solid's surface, negative inside, for points p (3, n): written from the solid's definition."""
+    """Zero on a solid's surface, negative inside, for points p (3, n): written from the solid's
+    definition.
+    """
     x, y, z = p
     flat = np.hypot(x, y)
     if isinstance(part, shapes.Ball):
@@ -76,7 +83,10 @@ def test_hits_lie_on_the_surface_and_misses_stay_outside(name):
     on = np.min([signed(part, (o + t * d)[:, hit].astype(float)) for part in solid], axis=0)
     assert np.abs(on).max() < 1e-4
     along = np.linspace(0, 8, 400)[:, None, None] * d[:, ~hit] + o  # (400, 3, n)
-    gap = np.min([signed(part, along.transpose(1, 0, 2).reshape(3, -1).astype(float)) for part in solid], axis=0)
+    gap = np.min(
+        [signed(part, along.transpose(1, 0, 2).reshape(3, -1).astype(float)) for part in solid],
+        axis=0,
+    )
     assert gap.min() > -2e-3
 
 
@@ -92,7 +102,8 @@ def test_normals_are_the_gradient_of_the_surface(name):
     assert (shapes.dot(n, d[:, at]) < 1e-3).all()
     far, near = (np.min([signed(part, q) for part in solid], axis=0) for q in (p + step * n, p))
     rise = (far - near) / step
-    assert np.quantile(rise, 0.02) > 0.8  # a cone's distance is measured level, so its slope is below one
+    # a cone's distance is measured level, so its slope is below one
+    assert np.quantile(rise, 0.02) > 0.8
 
 
 @pytest.mark.parametrize("name", world.CLASSES)
@@ -100,7 +111,10 @@ def test_support_function_bounds_the_outline(name):
     rng = np.random.default_rng(2)
     for direction in rng.normal(size=(20, 3)):
         direction /= np.linalg.norm(direction)
-        exact, sampled = shapes.reach(SOLIDS[name], direction), (shapes.outline(SOLIDS[name]) @ direction).max()
+        exact, sampled = (
+            shapes.reach(SOLIDS[name], direction),
+            (shapes.outline(SOLIDS[name]) @ direction).max(),
+        )
         assert sampled <= exact + 1e-6
         assert sampled > exact - 0.03
 
@@ -114,7 +128,9 @@ def test_bodies_rest_on_the_floor_and_stand_free(style):
             assert abs(lowest) < 1e-6
         for i, one in enumerate(bodies):
             for other in bodies[i + 1:]:
-                assert np.linalg.norm((one.centre - other.centre)[:2]) > 0.9 * max(one.radius, other.radius)
+                assert np.linalg.norm((one.centre - other.centre)[:2]) > 0.9 * max(
+                    one.radius, other.radius
+                )
 
 
 def test_known_points_project_by_K_and_R():
@@ -144,7 +160,10 @@ def test_far_points_reach_the_vanishing_points_and_the_horizon(style):
 
 def test_resizing_follows_the_pixel_convention():
     scene, s = world.scene(11), 4.0
-    small, large = scene.project(np.array([[0.3, 0.2, 0.5]]), 64), scene.project(np.array([[0.3, 0.2, 0.5]]), 256)
+    small, large = (
+        scene.project(np.array([[0.3, 0.2, 0.5]]), 64),
+        scene.project(np.array([[0.3, 0.2, 0.5]]), 256),
+    )
     assert np.allclose((small + 0.5) * s - 0.5, large, atol=1e-9)
     assert scene.K(256)[0, 0] == pytest.approx(s * scene.K(64)[0, 0])
 
@@ -155,8 +174,12 @@ def test_focal_length_from_orthogonal_vanishing_points():
         K, points = scene.K(64), scene.vanishing_points(64)
         x, y, z = ((p[:2] / p[2] - K[:2, 2]) for p in points)
         for a, b in ((x, y), (y, z), (x, z)):
-            assert -a @ b / K[0, 0] ** 2 == pytest.approx(1, abs=1e-9 * max(1, np.abs(a).max() * np.abs(b).max()))
-        assert np.allclose(scene.R @ scene.R.T, np.eye(3), atol=1e-12) and np.linalg.det(scene.R) > 0
+            assert -a @ b / K[0, 0] ** 2 == pytest.approx(
+                1, abs=1e-9 * max(1, np.abs(a).max() * np.abs(b).max())
+            )
+        assert (
+            np.allclose(scene.R @ scene.R.T, np.eye(3), atol=1e-12) and np.linalg.det(scene.R) > 0
+        )
 
 
 def test_a_shadowed_floor_point_sees_the_object_against_the_sun():
@@ -164,7 +187,8 @@ def test_a_shadowed_floor_point_sees_the_object_against_the_sun():
     for seed in range(30):
         scene = world.scene(seed)
         main, toward = scene.bodies[0], scene.light
-        shadow = main.centre[:2] - toward[:2] / toward[2] * main.centre[2]  # where the centre's shadow falls
+        # where the centre's shadow falls
+        shadow = main.centre[:2] - toward[:2] / toward[2] * main.centre[2]
         point = np.array([[shadow[0]], [shadow[1]], [0.0]], np.float32)
         if main.name == "torus":
             continue  # the sun may shine through its hole
@@ -179,7 +203,10 @@ def test_shadow_makes_the_floor_darker_where_the_sun_is_hidden():
     main = scene.bodies[0]
     shadow = main.centre[:2] - scene.light[:2] / scene.light[2] * main.centre[2]
     points = np.array([[*shadow, 0], [*(main.centre[:2] + 50 * scene.light[:2]), 0]], np.float32).T
-    assert shading.unshadowed(scene, points, shading.suns(scene, 1), None, None).tolist() == [0.0, 1.0]
+    assert shading.unshadowed(scene, points, shading.suns(scene, 1), None, None).tolist() == [
+        0.0,
+        1.0,
+    ]
 
 
 @pytest.mark.parametrize("style", ["photo", "web"])
@@ -200,12 +227,16 @@ def fills(name, style):
     """Bounding boxes (n, 2) of the main object in frame sides, over 30 seeds."""
     label = world.CLASSES.index(name)
     drawn = [world.scene(seed, style, label) for seed in range(30)]
-    return np.array([np.diff(scenes.extent(s.bodies[0], s.R, s.focal, s.eye), axis=0)[0] for s in drawn])
+    return np.array(
+        [np.diff(scenes.extent(s.bodies[0], s.R, s.focal, s.eye), axis=0)[0] for s in drawn]
+    )
 
 
 @pytest.mark.parametrize("name", world.CLASSES)
 def test_every_class_fills_the_frame(name):
-    """The bounding box takes 35-75 % of the frame's area, and 35-75 % of its side as the root of that area."""
+    """The bounding box takes 35-75 % of the frame's area, and 35-75 % of its side as the root of
+    that area.
+    """
     sides = np.concatenate([fills(name, "photo"), fills(name, "web")])
     area = sides.prod(axis=1)
     assert area.min() > 0.35 and area.max() < 0.58
@@ -222,7 +253,7 @@ def test_most_of_the_main_object_is_in_view():
 def test_the_image_is_its_seed_alone():
     seeds = [5, 3, 17, 3]
     images, masks = world.render_many(seeds, "web", 48)
-    other, _ = world.render_many(seeds[::-1], "web", 48, workers=2)
+    other, _ = world.render_many(seeds[::-1], "web", 48, pool=workers.processes(2))
     for i, seed in enumerate(seeds):
         image, mask = world.render(world.scene(seed, "web"), 48)
         assert image.tobytes() == images[i].tobytes() == other[-1 - i].tobytes()
@@ -251,8 +282,13 @@ def test_another_resolution_shows_the_same_scene(style):
 
 def test_antialiasing_is_a_mean_of_sub_pixels():
     scene = world.scene(4, "render")
-    alone = scenes.dataclasses.replace(scene, finish=scenes.dataclasses.replace(scene.finish, noise=0.0))
-    soft, hard = world.render(alone, 64, 2)[0].astype(float), world.render(alone, 64, 1)[0].astype(float)
+    alone = scenes.dataclasses.replace(
+        scene, finish=scenes.dataclasses.replace(scene.finish, noise=0.0)
+    )
+    soft, hard = (
+        world.render(alone, 64, 2)[0].astype(float),
+        world.render(alone, 64, 1)[0].astype(float),
+    )
     truth = world.render(alone, 64, 6)[0].astype(float)
     assert np.square(soft - truth).mean() < 0.5 * np.square(hard - truth).mean()
 
@@ -276,10 +312,17 @@ def test_captions_name_what_is_there(style):
 
 
 def test_web_differs_from_photo_in_statistics():
-    photo, web = (world.render_many(range(60), style, 32)[0].astype(float) for style in ("photo", "web"))
+    photo, web = (
+        world.render_many(range(60), style, 32)[0].astype(float) for style in ("photo", "web")
+    )
     chroma = [np.ptp(images, axis=-1).mean(axis=(1, 2)) for images in (photo, web)]
     assert chroma[1].std() > 1.5 * chroma[0].std()
-    assert {world.scene(s, "web").look for s in range(60)} == {"drawing", "render", "stock", "vintage"}
+    assert {world.scene(s, "web").look for s in range(60)} == {
+        "drawing",
+        "render",
+        "stock",
+        "vintage",
+    }
 
 
 def test_errors_say_what_was_expected():
@@ -302,7 +345,9 @@ def test_class_facts_are_complete(source):
     facts = yaml.safe_load((ROOT / "params" / "classes" / f"{source}.yaml").read_text())
     names = [c["name"] for c in facts["classes"]]
     assert len(set(names)) == len(names) == (7 if source == "ham10000" else 10)
-    assert all(c[key].strip() for c in facts["classes"] for key in ("name", "hypernym", "definition"))
+    assert all(
+        c[key].strip() for c in facts["classes"] for key in ("name", "hypernym", "definition")
+    )
     assert len(facts["backgrounds"]) >= 5
     if source == "world":
         assert tuple(names) == world.CLASSES

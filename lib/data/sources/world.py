@@ -36,8 +36,9 @@ def scene_seed(seed: int, split: str, position: int) -> int:
 
 def rendered(seeds: Sequence[int], style: str, size: int) -> ImageSet:
     """The scenes of these seeds as an image set with a column for each truth."""
-    processes = workers.cores() if len(seeds) >= POOL_FROM else 1
-    scenes, images, masks = world.draw_many(seeds, style, size, workers=processes)
+    count = workers.cores() if len(seeds) >= POOL_FROM else 1
+    pool = workers.processes(count) if count > 1 else None
+    scenes, images, masks = world.draw_many(seeds, style, size, pool=pool)
     return ImageSet(
         images,
         np.array([scene.label for scene in scenes], np.int64),
