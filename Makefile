@@ -6,9 +6,15 @@ NOTEBOOK ?=
 LAB     ?=
 MODEL   ?= world
 EXTRAS  ?=
+DATA    ?=
+SET     ?=
+OUT     ?=
+REMOVE  ?=
 PROFILES := $(filter-out defaults,$(notdir $(basename $(wildcard params/*.yaml))))
+ifeq ($(filter new,$(MAKECMDGOALS)),)  # which makes one
 ifneq ($(filter $(PROFILE),$(PROFILES)),$(strip $(PROFILE)))
 $(error no profile named "$(PROFILE)" in params/; there are: $(PROFILES))
+endif
 endif
 ifeq ($(strip $(PROFILE)),)
 $(error PROFILE is empty; there are: $(PROFILES))
@@ -18,26 +24,30 @@ ifneq ($(filter-out $(EXTRA_NAMES),$(EXTRAS)),)
 $(error no extra named "$(filter-out $(EXTRA_NAMES),$(EXTRAS))"; there are: $(EXTRA_NAMES))
 endif
 export PYTHONPATH := $(CURDIR)
+export DATA OUT
 
-OUT   := reports/$(PROFILE)
+REPORT := reports/$(PROFILE)
 NAMES := $(sort $(patsubst notebooks/%.ipynb,%,$(wildcard notebooks/[0-9][0-9]_*.ipynb)))
-RUNS  := $(NAMES:%=$(OUT)/notebooks/%.ipynb)
-ifneq ($(shell find $(OUT) -newermt now -print -quit 2>/dev/null),)  # the clock was set back
-$(shell $(PY) -c 'import pathlib; from lib.core.freshness import date_back; date_back(pathlib.Path("$(OUT)"))')
+RUNS  := $(NAMES:%=$(REPORT)/notebooks/%.ipynb)
+ifneq ($(shell find $(REPORT) -newermt now -print -quit 2>/dev/null),)  # the clock was set back
+$(shell $(PY) -c 'import pathlib; from lib.core.freshness import date_back; date_back(pathlib.Path("$(REPORT)"))')
 endif
 READY := $(if $(filter .venv/%,$(PY)),.venv/.ready)
 extra  = $(if $(READY),$(1:%=.venv/.%))
 run   = $(PY) -m lib.core.run
 
 .DEFAULT_GOAL := help
-.PHONY: help report notebooks test soak lab env pdf bench status plan pretrained fetch clean lock stamps
+.PHONY: help new report notebooks export prune test soak lab env pdf bench status plan pretrained fetch clean lock stamps
 .SECONDARY:
 
 help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1|/' | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 	@echo "  PROFILE=$(PROFILE)   one of: $(PROFILES)"
 
-report: $(OUT)/report.html ## run what is stale and stitch reports/PROFILE/report.html
+report: $(REPORT)/report.html ## run what is stale and stitch reports/PROFILE/report.html
+
+new: $(READY) ## write params/PROFILE.yaml for your own pictures (DATA=folder, zip or tar of class folders)
+	@$(PY) -m lib.tools.new --profile "$(PROFILE)" --data "$$DATA"
 
 notebooks: $(RUNS) ## run what is stale, without the page
 
@@ -53,7 +63,7 @@ lab: $(READY) ## open JupyterLab on this machine only (NOTEBOOK=file to open one
 env: $(READY) $(call extra,$(EXTRAS)) ## build the environment and check it (EXTRAS=dask to add what clusters need)
 	@$(PY) -m lib.core.compute
 
-pdf: $(OUT)/report.html ## print the report through an installed Chromium
+pdf: $(REPORT)/report.html ## print the report through an installed Chromium
 	@$(run) pdf --profile $(PROFILE)
 
 bench: $(READY) ## speed comparisons (NAME=one of tests/bench), one JSON line each
@@ -72,14 +82,20 @@ pretrained: $(READY) ## train a shipped model again from nothing (MODEL=world or
 fetch: $(READY) ## download what PROFILE needs (models, data sets), resumable, hashes checked
 	@$(PY) -m lib.core.fetch --profile $(PROFILE)
 
+export: $(READY) ## write an image set of PROFILE as PNG class folders with a CSV (SET=di OUT=folder)
+	@$(PY) -m lib.tools.export --profile $(PROFILE) --set "$(SET)" --out "$$OUT"
+
+prune: $(READY) ## what no profile uses in the store, and how much it is; REMOVE=yes removes it
+	@$(PY) -m lib.tools.prune $(if $(filter yes,$(REMOVE)),--remove)
+
 clean: ## remove what runs of PROFILE left in reports/ (the store stays)
-	rm -rf $(OUT)
+	rm -rf $(REPORT)
 
 lock: $(READY) ## make requirements*.txt and environment.yml again from pyproject.toml
 	@$(PY) -m lib.tools.lock
 
 # --- the graph: data -> inversion -> generation -> training -> summary -> report --------------------------------------------------
-done = $(1:%=$(OUT)/notebooks/%.ipynb)
+done = $(1:%=$(REPORT)/notebooks/%.ipynb)
 
 $(call done,02_inversion): $(call done,01_data)
 $(call done,03_generation): $(call done,01_data 02_inversion)
@@ -90,13 +106,13 @@ $(call done,07_representation): $(call done,01_data 03_generation 04_training)
 $(call done,08_repair): $(call done,01_data 03_generation 04_training)
 $(call done,00_summary): $(call done,$(filter-out 00_summary,$(NAMES)))
 
-$(RUNS): $(OUT)/notebooks/%.ipynb: $(OUT)/stamps/%.json
+$(RUNS): $(REPORT)/notebooks/%.ipynb: $(REPORT)/stamps/%.json
 	@$(run) notebook $* --profile $(PROFILE)
 
-$(OUT)/report.html: $(RUNS) $(OUT)/stamps/report.json
+$(REPORT)/report.html: $(RUNS) $(REPORT)/stamps/report.json
 	@$(run) publish --profile $(PROFILE)
 
-$(NAMES:%=$(OUT)/stamps/%.json) $(OUT)/stamps/report.json: stamps
+$(NAMES:%=$(REPORT)/stamps/%.json) $(REPORT)/stamps/report.json: stamps
 	@:
 
 stamps: $(READY)

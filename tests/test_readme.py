@@ -4,18 +4,22 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from lib.core import config as settings
 from lib.core.paths import ROOT
 from tests.conftest import make
+from tests.tools.test_new import pictures
 
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [line.partition("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+MINE = "PROFILE=mine"  # what the worked example makes
 MAKE = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("make ")]
 
 
@@ -24,7 +28,8 @@ def test_all_commands_are_of_a_kind_that_is_tried_here():
     assert all(line.startswith(("make ", ".venv/bin/papermill ", ".venv/bin/dask ")) for line in COMMANDS)
 
 
-@pytest.mark.parametrize("words", [w for w in MAKE if w[0] not in ("lab", "test")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [w for w in MAKE if w[0] not in ("lab", "test") and MINE not in w], ids=" ".join)
 def test_make_commands(house, words):
     done = make(house, *[word for word in words if not word.startswith("PROFILE=")])  # in smoke's sizes
     assert done.returncode == 0, done.stderr
@@ -75,12 +80,48 @@ def _until(lines, mark):
     raise AssertionError("JupyterLab ended without naming an address")
 
 
-def test_the_worked_profile_is_one(tmp_path):
-    (tmp_path / "defaults.yaml").write_text((settings.PARAMS / "defaults.yaml").read_text())
-    (tmp_path / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", TEXT, re.S)[1])
-    config = settings.load("mine", params=tmp_path)
-    assert config.data.source == "folder" and config.training.arms == ["real", "cd", "real+cd"]
-    assert config.repair.base == "cd" and config.inversion.num_embedded == 0
+@pytest.fixture
+def mine(house):
+    """The pictures of the worked example, where it says that they are; nothing is left behind."""
+    folder = house / "data" / "mine"
+    for name, data in pictures(train=40, test=60).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    yield house
+    shutil.rmtree(house / "data")
+    shutil.rmtree(house / "reports/mine", ignore_errors=True)
+    for name in ("mine.yaml", "classes/mine.yaml"):
+        (house / "params" / name).unlink(missing_ok=True)
+
+
+def worked_example(house, *kinds):
+    """Run these commands of the README's example as they are printed."""
+    for words in (words for words in MAKE if MINE in words and words[0] in kinds):
+        done = make(house, *[word for word in words if word != MINE], profile="mine")
+        assert done.returncode == 0, done.stderr
+        yield words[0], done
+
+
+def test_the_worked_example_finds_writes_and_plans(mine):
+    outputs = dict(worked_example(mine, "new", "plan"))
+    assert "4 classes, 400 readable pictures" in outputs["new"].stdout
+    assert "04_training" in outputs["plan"].stdout
+    assert (mine / "params/mine.yaml").read_text().startswith("# Made by `make new`")
+
+
+@pytest.mark.soak
+def test_the_worked_example_to_its_page_in_smokes_sizes(mine):
+    assert len(list(worked_example(mine, "new"))) == 1
+    path = mine / "params/mine.yaml"
+    small = yaml.safe_load((mine / "params/smoke.yaml").read_text())
+    profile = yaml.safe_load(path.read_text())
+    for name in small.keys() - {"data"}:
+        profile[name] |= {key: small[name][key] for key in small[name].keys() & profile[name].keys()}
+    profile["repair"] |= {"num_real": 30, "num_real_curve": [20], "unfreeze_last_curve": [0]}
+    path.write_text(yaml.safe_dump(profile))
+    assert len(list(worked_example(mine, "plan", "report", "export"))) == 3
+    assert (mine / "reports/mine/report.html").stat().st_size > 10**5
+    assert (mine / "data/mine-di/metadata.csv").is_file()
 
 
 def test_every_file_that_the_readme_names_exists():
@@ -92,7 +133,8 @@ def test_every_file_that_the_readme_names_exists():
 
 def test_every_profile_is_listed():
     for profile in settings.profiles():
-        assert f"`{profile}`" in TEXT
+        own = (settings.PARAMS / f"{profile}.yaml").read_text().startswith("# Made by `make new`")
+        assert own or f"`{profile}`" in TEXT
 
 
 @pytest.mark.parametrize("profile", sorted(path.parent.name for path in ROOT.glob("reports/*-small/results")))

@@ -21,8 +21,12 @@ DAMAGE = (
     tarfile.TarError,
 )  # fmt: skip
 MAGIC = {
-    ".zip": b"PK", ".tar": b"", ".tar.xz": b"\xfd7zXZ\0", ".tar.gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b",
-}  # fmt: skip
+    ".zip": b"PK",
+    ".tar": b"",
+    ".tar.xz": b"\xfd7zXZ\0",
+    ".tar.gz": b"\x1f\x8b",
+    ".tgz": b"\x1f\x8b",
+}
 MAX_FILE = 2**27  # bytes of one file: a few kilobytes can unpack to more than there is memory
 MAX_UNPACKED = 2**32  # bytes of all files of a compressed tar, which are held in memory
 SAMPLE = 2**15  # bytes at both ends of a file that its fingerprint covers

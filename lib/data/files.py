@@ -110,10 +110,10 @@ def _allowed(download: Download, files: Mapping[str, File], limit: int) -> tuple
     corrupt = unreadable(download, files)
     if len(corrupt) > limit:
         raise _unreadable_error(download, corrupt, limit)
-    progress.say(
-        f"{download.path.name}: {len(corrupt)} of {len(files)} images left out as unreadable"
-        + "".join(f", {name}" for name in corrupt)
-    )
+    if corrupt:
+        names = ", ".join(itertools.islice(corrupt, MAX_LISTED))
+        count = f"{len(corrupt)} of {len(files)} images left out as unreadable"
+        progress.say(f"{download.path.name}: {count}, {names}")
     return tuple(corrupt)
 
 
@@ -182,7 +182,7 @@ def equal_files(files: Mapping[str, File]) -> list[list[str]]:
 
 
 def leaks(source: Source, counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Test files that equal a training file, among the first `counts` of each split: (test, train)."""
+    """Test files that equal a training file, of the first `counts` of each: (test, train)."""
     splits = {split: set(names[: counts.get(split)]) for split, names in source.names.items()}
     used = set().union(*splits.values())
     groups = equal_files({name: file for name, file in source.files.items() if name in used})

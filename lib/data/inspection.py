@@ -1,4 +1,4 @@
-"""What the files of a source are, and which images repeat; of all its files, not only those in use."""
+"""What the files of a source are, and which images repeat; of all its files, used or not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def inspection(store: Store, spec: ArtifactSpec) -> FileWriters:
 
 
 def specs(images: ArtifactSpec) -> dict[str, ArtifactSpec]:
-    """`copies` where a set's source is known for copies, `inspection` where it has picture files."""
+    """`copies` where a source is known for copies, `inspection` where it has picture files."""
     settings = {name: images.settings[name] for name in real.SHARED if name in images.settings}
     kinds = {"copies": copies} if _copies_at(images) else {}
     kinds |= {"inspection": inspection} if images.settings["fingerprint"] else {}
@@ -62,7 +62,7 @@ def _copies_at(spec: ArtifactSpec) -> int:
 
 
 def find_copies(source: Source) -> dict[str, Any]:
-    """Equal pixels: pairs within train, and test images that equal a train image; the first by name."""
+    """Equal pixels: pairs within train, test images that equal a train image, the first of both."""
     train, test = _by_hash(source, "train"), _by_hash(source, "test")
     pairs = [pair for names in train.values() for pair in itertools.combinations(names, 2)]
     leaks = [(name, train[key][0]) for key, names in test.items() if key in train for name in names]

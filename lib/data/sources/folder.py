@@ -1,6 +1,6 @@
 """Class folders of any pictures, in a folder, a zip or a tar.
 
-`train/<class>/` and `test/<class>/` (or `val/`), or only `<class>/`, of which a fifth is for testing.
+`train/<class>/` and `test/<class>/` (or `val/`), or `<class>/`, of which a fifth is for testing.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def open_source(options: SourceOptions) -> Source:
         raise SourceError(f"no picture in a class folder ({endings}).\n{download.path}")
     classes = tuple(sorted({name for _, name in places.values()}))
     if len(classes) < 2:
-        found = f"only {classes[0]!r}"
-        raise SourceError(f"at least two class folders are needed, there is {found}.\n{download.path}")
+        reason = f"at least two class folders are needed, there is only {classes[0]!r}"
+        raise SourceError(f"{reason}.\n{download.path}")
     splits = _splits(places, download.path)
     entries = {
         file: Entry(splits[file], classes.index(name), download.files[file])
@@ -81,7 +81,8 @@ def _splits(places: dict[str, tuple[str, str]], path: Path) -> dict[str, str]:
     if folders == {""}:
         return dict.fromkeys(places, "")
     if "test" in folders:
-        return {f: SPLITS[folder] for f, (folder, _) in places.items() if folder in ("train", "test")}
+        places = {file: place for file, place in places.items() if place[0] in ("train", "test")}
+        return {file: SPLITS[folder] for file, (folder, _) in places.items()}
     if len(folders) < 2:
         raise SourceError(f"there is a folder train/, so there must be one test/ or val/.\n{path}")
     return {f: SPLITS[folder] for f, (folder, _) in places.items()}

@@ -1,4 +1,4 @@
-"""Imagenette as it is downloaded: `train/<wnid>/` and `val/<wnid>/`, of which `val` is for testing."""
+"""Imagenette as it is downloaded: `train/<wnid>/` and `val/<wnid>/`, which is for testing."""
 
 from __future__ import annotations
 
