@@ -56,6 +56,15 @@ def recognised(probabilities: np.ndarray, images: ImageSet) -> dict[str, dict[st
     return {"all": share(right)} | {name: share(right[images.labels == k]) for k, name in enumerate(images.classes)}
 
 
+def failed(accuracy: Mapping[str, Mapping], num_classes: int, real: str = "real test") -> list[str]:
+    """Sets of which the classifier recognises no more than by chance, where it does recognise real images.
+
+    `accuracy` is `recognised` of each set; the lower end of its 95 % interval counts.
+    """
+    above = {name: rows["all"]["low"] > 1 / num_classes for name, rows in accuracy.items()}
+    return [name for name, better in above.items() if not better] if above[real] else []
+
+
 def strangest(probabilities: np.ndarray, images: ImageSet, count: int) -> np.ndarray:
     """Positions of the images that the judge is surest are of another class."""
     return np.argsort(probabilities[np.arange(len(images)), images.labels])[:count]

@@ -44,6 +44,12 @@ def test_recognised_by_class_and_strangest():
     assert list(verdict.table({"x": found, "y": found}).columns) == ["class", "x", "y"]
 
 
+def test_a_set_at_chance_has_failed_if_real_images_are_recognised():
+    rows = {name: {"all": {"low": low}} for name, low in (("real test", .6), ("sd", .5), ("cd", .3))}
+    assert verdict.failed(rows, 3) == ["cd"] and verdict.failed(rows, 2) == ["sd", "cd"]
+    assert verdict.failed(rows | {"real test": {"all": {"low": 0.2}}}, 3) == []
+
+
 def test_the_interval_of_variety_knows_that_pairs_share_images():
     """As wide as the mean itself varies over sets of 40; the interval over pairs alone is several times too narrow."""
     rng = np.random.default_rng(0)
