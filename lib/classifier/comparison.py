@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lib.classifier import arms
-from lib.classifier.train import STREAMING, TrainConfig, TrainingError, classifier
+from lib.classifier.train import MAX_RAM_MB, TrainConfig, TrainingError, classifier
 from lib.core import compute, executor, progress
 from lib.core.store import ArtifactSpec, Store
 
@@ -46,16 +46,18 @@ def specs_of(
     With the `sizes` of the sets a training set takes as many images of each as `real` has, or `@4x`
     as many. All take `steps`; with `equal_epochs`, as many passes over their images as `real` gets.
     """
-    config = TrainConfig.from_section(training, study, steps=steps, flip=flip, **changes)
-    streaming = {name: getattr(training, name, value) for name, value in STREAMING.items()}
+    config = dataclasses.asdict(
+        TrainConfig.from_section(training, study, steps=steps, flip=flip, **changes)
+    )
     base, specs = (sizes or {}).get("real"), {}
+    config |= {"base": base, "max_ram_mb": getattr(training, "max_ram_mb", MAX_RAM_MB)}
     for arm in training.arms if names is None else names:
         passes = arms.size(arm, sizes) / base if sizes else 1
-        own = {"arm": arm, "base": base} | streaming | dataclasses.asdict(config)
-        own["steps"] = math.ceil(steps * passes) if equal_epochs else steps
-        upstream = {name: sets[name] for name in arms.names(arm, sets)}
+        own_steps = math.ceil(steps * passes) if equal_epochs else steps
+        own = config | {"arm": arm, "steps": own_steps}
+        inputs = {name: sets[name] for name in arms.names(arm, sets)}
         specs[arm] = [
-            classifier(own, compute.seed_of(study.seed, "classifier", k), **upstream)
+            classifier(own, compute.seed_of(study.seed, "classifier", k), **inputs)
             for k in range(study.seeds)
         ]
     return specs

@@ -3,8 +3,8 @@
     model = train(images, labels, TrainConfig(steps=400), seed=0)
 
 needs no store and no settings file: uint8 images (n, h, w, 3), labels (n,), and a config. Remedies
-fine-tune with the same function (`model=`, `unfreeze=`, `mixed_with=`). SGD with Nesterov momentum, one
-cycle of the learning rate, label smoothing; norms and biases without weight decay.
+fine-tune with the same function (`model=`, `unfreeze=`, `mixed_with=`). SGD with Nesterov momentum,
+one cycle of the learning rate, label smoothing; norms and biases without weight decay.
 """
 
 from __future__ import annotations
@@ -20,19 +20,21 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lib.classifier import arms, augment, stream
+from lib.classifier import arms, augment, on_disk
 from lib.classifier.fast import FastNet
 from lib.classifier.model import build, load_weights, normal, unfreeze_last
-from lib.classifier.stream import InMemory, Shards
+from lib.classifier.on_disk import OnDisk
 from lib.core import compute, precision, progress
 from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset
 
-STREAMING = {"max_ram_mb": 4000, "shuffle_buffer": 4096}  # where settings leave them out
+MAX_RAM_MB = 4000  # of images, where settings leave it out
 WHITENING_IMAGES = 5000  # from whose patches the first layer of `fast` is computed
 SHORTEST_CYCLE = 4  # steps; a shorter schedule would divide by a phase of no step
 
@@ -64,7 +66,7 @@ class TrainConfig:
     flip: bool = True
     class_weights: str = "none"
     ema_decay: float = 0.0
-    precision: str = "float32"  # or bfloat16, as `study.precision` decided
+    precision: str = "float32"  # as `study.precision` decided
     device: str = "auto"
 
     @classmethod
@@ -74,54 +76,45 @@ class TrainConfig:
         return cls(**{k: v for k, v in ({**settings} | changes).items() if k in names})
 
     @classmethod
-    def from_section(cls, training, study, **own) -> TrainConfig:
+    def from_section(cls, training, study, **changes) -> TrainConfig:
         """From sections `training` and `study` of a profile."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        settings = {
-            name: getattr(section, name)
-            for section in (training, study)
-            for name in names
-            if hasattr(section, name)
-        }
-        return cls(**settings | own)
+        return cls.of({**vars(study), **vars(training)}, **changes)
 
 
 def train(
-    images: np.ndarray | Shards,
-    labels: np.ndarray | None,
+    images: np.ndarray | OnDisk,
+    labels: np.ndarray,
     config: TrainConfig,
     seed: int,
     *,
-    model: torch.nn.Module | None = None,
+    model: nn.Module | None = None,
     unfreeze: int = 0,
     mixed_with: tuple[np.ndarray, np.ndarray] | None = None,
     fraction: float = 1.0,
     num_classes: int | None = None,
     name: str = "classifier",
-) -> torch.nn.Module:
+) -> nn.Module:
     """The trained model; its `history` is [step, loss, accuracy on the batch].
 
     A `model` is trained further, in place: its last `unfreeze` blocks (0: all). With `mixed_with`, a
     `fraction` of each batch comes from `images` and the rest from there.
     """
-    device = compute.device(config.device)
-    feeds = _feeds(images, labels, config, mixed_with, fraction)
-    model = model or new_model(feeds[0][0], config, seed, num_classes)
-    model = model.to(device, memory_format=torch.channels_last)
+    device, draws = compute.device(config.device), compute.generator(seed, "draws")
+    feeds = make_feeds(images, labels, config, device, mixed_with, fraction)
+    classes = num_classes or max(feed.num_classes for feed in feeds)
+    model = model or new_model(feeds[0], config, seed, classes)
+    model = model.to(device, memory_format=precision.memory_format(config.precision))
     unfreeze_last(model, unfreeze)
-    optimizer, scheduler = _optimizer(model, config)
-    average = _average(model, config.ema_decay)
-    views_of, draws = _augmentation(config, model), compute.generator(seed, "draws")
-    weights = class_weights(_counts(feeds, num_classes), config.class_weights, device)
+    optimizer, scheduler = make_optimizer(model, config)
+    average = weight_average(model, config.ema_decay)
+    augmented, weights = augmentation(config, model), class_weights(feeds, classes, config)
     history = History(config.steps, name, model)
     with progress.track(f"train {name}", config.steps) as bar:
-        for step, (pixels, targets) in enumerate(
-            _batches(feeds, config.steps, draws, seed, device)
-        ):
+        for step, (pixels, targets) in enumerate(batches(feeds, config.steps, draws, seed)):
             with precision.autocast(device, config.precision):
-                outputs = [model(view) for view in views_of(pixels, draws, config.flip)]
-                loss = _loss(outputs, targets, weights, config.label_smoothing)
-            history.record(step, loss, outputs[0], targets, model)
+                logits = [model(view) for view in augmented(pixels, draws, config.flip)]
+                loss = mean_loss(logits, targets, weights, config.label_smoothing)
+            history.record(step, loss, logits[0], targets, model)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -134,34 +127,91 @@ def train(
     return model
 
 
-def new_model(data: InMemory | Shards, config: TrainConfig, seed: int, classes: int | None):
+class Feed:
+    """One source of batches: uint8 images (n, h, w, 3) and labels (n,), on the training device."""
+
+    def __init__(self, images: np.ndarray | OnDisk, labels: np.ndarray, batch_size: int, device):
+        if images.dtype not in (np.uint8, torch.uint8) or images.ndim != 4 or images.shape[3] != 3:
+            raise ValueError(
+                f"training needs uint8 RGB images (n, h, w, 3), not {images.dtype} "
+                f"{tuple(images.shape)}; grey images (n, h, w) become RGB by "
+                "np.repeat(grey[..., None], 3, axis=3)"
+            )
+        if not len(images) or len(labels) != len(images):
+            raise ValueError(
+                f"{len(images)} images and {len(labels)} labels: give each image its class, "
+                "and at least one image"
+            )
+        self.labels = torch.as_tensor(labels).long().to(device)
+        in_memory = not isinstance(images, OnDisk)
+        self.images = torch.as_tensor(images).to(device) if in_memory else images
+        self.batch_size, self.device = min(batch_size, len(images)), device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """One more than the largest label."""
+        return int(self.labels.max()) + 1
+
+    def take(self, index: torch.Tensor) -> torch.Tensor:
+        """The images at these positions, on the device."""
+        if isinstance(self.images, OnDisk):
+            return torch.from_numpy(self.images[index.numpy()]).to(self.device)
+        return self.images.index_select(0, index.to(self.device))  # ten times as fast as images[index]
+
+    def batches(self, steps: int, draws: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
+        """`steps` batches of images and labels; every image once before any comes twice."""
+        order = torch.empty(0, dtype=torch.long)
+        for _ in range(steps):
+            if len(order) < self.batch_size:
+                order = torch.cat([order, torch.randperm(len(self), generator=draws)])
+            index, order = order[: self.batch_size], order[self.batch_size :]
+            yield self.take(index), self.labels[index.to(self.device)]
+
+
+def make_feeds(images, labels, config, device, mixed_with=None, fraction=1.0) -> list[Feed]:
+    """Each source of images with its share of a batch."""
+    if mixed_with is None:
+        return [Feed(images, labels, config.batch_size, device)]
+    share = round(fraction * config.batch_size)
+    sources = [(images, labels, share), (*mixed_with, config.batch_size - share)]
+    return [Feed(*source, device) for source in sources if source[2]]
+
+
+def batches(feeds: list[Feed], steps: int, draws: torch.Generator, seed: int):
+    """Batches of images and labels; only the first feed shares its draws with augmentation."""
+    generators = [draws, *(compute.generator(seed, "draws", k) for k in range(1, len(feeds)))]
+    streams = [feed.batches(steps, rng) for feed, rng in zip(feeds, generators, strict=True)]
+    for parts in zip(*streams, strict=True):
+        yield parts[0] if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
+
+
+def new_model(feed: Feed, config: TrainConfig, seed: int, classes: int) -> nn.Module:
     """The untrained network, its first weights drawn by the seed."""
     torch.manual_seed(compute.seed_of(seed, "weights"))
-    classes = classes or data.num_classes
-    facts = model_settings(classes, data.size, config)
-    model = build(**facts)
+    model = build(**model_settings(classes, feed.images.shape[1], config))
     if isinstance(model, FastNet):
-        model.prepare(normal(data.sample(WHITENING_IMAGES)))
+        rows = torch.arange(len(feed))[:: max(1, len(feed) // WHITENING_IMAGES)]
+        model.prepare(normal(feed.take(rows[:WHITENING_IMAGES]).cpu()))
     return model
 
 
 def model_settings(classes: int, size: int, config: TrainConfig) -> dict:
     """What `build` needs."""
-    return {
-        "classes": classes,
-        "size": size,
-        "width": config.base_width,
-        "name": config.architecture,
-        "stem": config.stem_stride,
-    }
+    own = {"width": config.base_width, "name": config.architecture, "stem": config.stem_stride}
+    return {"classes": classes, "size": size} | own
 
 
-def class_weights(counts: np.ndarray, kind: str, device: torch.device) -> torch.Tensor | None:
-    """Of each class (classes,) in the loss, so that classes of these counts weigh alike."""
-    if kind == "none":
+def class_weights(feeds: list[Feed], classes: int, config: TrainConfig) -> torch.Tensor | None:
+    """Weight of each class (classes,) in the loss, so that all classes of a batch weigh alike."""
+    if config.class_weights == "none":
         return None
-    counts = torch.as_tensor(np.asarray(counts, np.float32))
-    return torch.where(counts > 0, counts.sum() / (len(counts) * counts), 0).to(device)
+    totals = [torch.bincount(feed.labels, minlength=classes).double() for feed in feeds]
+    parts = [feed.batch_size * n / len(feed) for feed, n in zip(feeds, totals, strict=True)]
+    counts = sum(parts).float()
+    return torch.where(counts > 0, counts.sum() / (len(counts) * counts), 0)
 
 
 def steps_for(count: int, batch_size: int, epochs: int) -> int:
@@ -169,67 +219,40 @@ def steps_for(count: int, batch_size: int, epochs: int) -> int:
     return math.ceil(count / batch_size) * epochs
 
 
-def _feeds(images, labels, config, mixed_with, fraction) -> list[tuple[InMemory | Shards, int]]:
-    """Each source of images with how many of a batch come from it."""
-    data = images if isinstance(images, Shards) else InMemory(images, labels)
-    if mixed_with is None:
-        return [(data, config.batch_size)]
-    share = round(fraction * config.batch_size)
-    pairs = [(data, share), (InMemory(*mixed_with), config.batch_size - share)]
-    return [pair for pair in pairs if pair[1]]
-
-
-def _counts(feeds, num_classes: int | None) -> np.ndarray:
-    """Images of each class in an average batch."""
-    classes = num_classes or max(data.num_classes for data, _ in feeds)
-    return sum(share * data.counts(classes) / len(data) for data, share in feeds)
-
-
-def _batches(
-    feeds, steps: int, draws: torch.Generator, seed: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of uint8 images and labels on the device; only the first feed shares its draws."""
-    generators = [draws, *(compute.generator(seed, "draws", k) for k in range(1, len(feeds)))]
-    streams = [
-        data.batches(size, steps, generator, device)
-        for (data, size), generator in zip(feeds, generators, strict=True)
-    ]
-    for parts in zip(*streams, strict=True):
-        images, labels = zip(*parts, strict=True)
-        yield (torch.cat(images), torch.cat(labels)) if len(parts) > 1 else parts[0]
-
-
-def _optimizer(model: torch.nn.Module, config: TrainConfig):
+def make_optimizer(model: nn.Module, config: TrainConfig):
     """SGD and its schedule."""
     if isinstance(model, FastNet):
         groups = model.parameter_groups(config.lr, config.weight_decay)
     else:
         trained = [p for p in model.parameters() if p.requires_grad]
+        decay = {True: config.weight_decay, False: 0.0}
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in trained if (p.ndim > 1) == kernel], "weight_decay": decay[kernel]}
+            for kernel in (True, False)
         ]
-    groups = [group for group in groups if group["params"]]
-    fused = compute.device(config.device).type != "mps"
     optimizer = torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused
+        [group for group in groups if group["params"]],
+        lr=config.lr,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        fused=compute.device(config.device).type != "mps",
     )
     cycle = max(SHORTEST_CYCLE, config.steps)
     shape = {"pct_start": max(config.pct_start, 2 / cycle), "cycle_momentum": False}
     if config.lr_schedule == "triangular":
         shape |= {"anneal_strategy": "linear", "div_factor": 5, "final_div_factor": 3}
-    peaks = [group.get("lr", config.lr) for group in groups]
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, cycle, **shape)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    return optimizer, OneCycleLR(optimizer, peaks, cycle, **shape)
 
 
-def _average(model: torch.nn.Module, decay: float) -> AveragedModel | None:
-    """The moving average of the weights that is kept, where one is wanted."""
+def weight_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """The moving average of the weights that is kept, where there is one."""
     if not decay:
         return None
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
 
 
-def _augmentation(config: TrainConfig, model: torch.nn.Module):
+def augmentation(config: TrainConfig, model: nn.Module):
     """The function from a batch to its views."""
     if config.augmentation == "multicrop" and hasattr(model, "image_size"):
         raise TrainingError(
@@ -239,30 +262,29 @@ def _augmentation(config: TrainConfig, model: torch.nn.Module):
     return augment.AUGMENTATIONS[config.augmentation]
 
 
-def _loss(outputs, targets, weights, smoothing: float) -> torch.Tensor:
-    """Mean over the views."""
-    losses = [
-        F.cross_entropy(logits.float(), targets, weights, label_smoothing=smoothing)
-        for logits in outputs
-    ]
-    return torch.stack(losses).mean()
+def mean_loss(logits, targets, weights, smoothing: float) -> torch.Tensor:
+    """Mean cross-entropy over the views."""
+    options = {"weight": weights, "label_smoothing": smoothing}
+    return torch.stack([F.cross_entropy(x.float(), targets, **options) for x in logits]).mean()
 
 
 class History:
     """The learning curve, and a check that the loss is finite, without waiting at every step."""
 
-    def __init__(self, steps: int, name: str, model: torch.nn.Module):
+    def __init__(self, steps: int, name: str, model: nn.Module):
         self.every, self.last, self.name = max(1, steps // 50), steps - 1, name
         self.losses, self.curve, self.good = [], [], (0, _copied(model))
 
-    def record(self, step: int, loss, logits, labels, model: torch.nn.Module) -> None:
+    def record(self, step: int, loss, logits, labels, model: nn.Module) -> None:
         """Before the update of a step; fifty times, all losses since are read and weights kept."""
         self.losses.append(loss.detach())
         if step % self.every and step < self.last:
             return
-        losses = torch.stack(self.losses).tolist()
-        self._check(step - len(losses) + 1, losses)
-        state = _copied(model)
+        losses, state = torch.stack(self.losses).tolist(), _copied(model)
+        for earlier, value in enumerate(losses, step - len(losses) + 1):
+            if not math.isfinite(value):
+                text = f"{self.name}: loss is {value} at step {earlier}; lower training.lr"
+                raise TrainingError(text, *self.good)
         floats = [value for value in state.values() if value.is_floating_point()]
         if get_total_norm(floats).isfinite():  # a finite loss can hide what is about to break
             self.good = step, state
@@ -271,15 +293,8 @@ class History:
             accuracy = (logits.argmax(1) == labels).float().mean().item()
             self.curve.append([step, round(losses[-1], 4), round(accuracy, 4)])
 
-    def _check(self, first: int, losses: list[float]) -> None:
-        """Stop at the first loss that is no number."""
-        for step, loss in enumerate(losses, first):
-            if not math.isfinite(loss):
-                text = f"{self.name}: loss is {loss} at step {step}; lower training.lr"
-                raise TrainingError(text, *self.good)
 
-
-def _copied(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights as they are now."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
@@ -294,8 +309,7 @@ def classifier(store: Store, spec: ArtifactSpec) -> FileWriters:
     def write(path: Path) -> None:
         config = TrainConfig.of(spec.settings)
         images, labels, classes = training_set(store, spec)
-        size = images.size if labels is None else images.shape[1]
-        facts = {"model": model_settings(len(classes), size, config)}
+        facts = {"model": model_settings(len(classes), images.shape[1], config)}
         name = f"arm {spec.settings['arm']!r}"
         try:
             model = train(images, labels, config, spec.seed, num_classes=len(classes), name=name)
@@ -310,27 +324,27 @@ def classifier(store: Store, spec: ArtifactSpec) -> FileWriters:
 
 
 def training_set(store: Store, spec: ArtifactSpec):
-    """Images, labels, class names: in memory where they fit, else rows of shards and no labels."""
-    settings, base = STREAMING | spec.settings, spec.settings.get("base")
+    """Images, labels, class names; the images on disk where they would take more than `max_ram_mb`."""
+    settings = {"max_ram_mb": MAX_RAM_MB, "base": None} | spec.settings
+    arm, base = settings["arm"], settings["base"]
     artifacts = {name: store.make(upstream) for name, upstream in spec.inputs.items()}
-    rows = stream.opened(settings["arm"], artifacts, spec.seed, base, settings["shuffle_buffer"])
-    if rows.megabytes > settings["max_ram_mb"]:
-        return rows, None, rows.classes
-    loaded = {name: imageset.load(found) for name, found in artifacts.items()}
-    whole = arms.assemble(settings["arm"], loaded, spec.seed, base)
+    if on_disk.megabytes(arm, artifacts, base) > settings["max_ram_mb"]:
+        return on_disk.decoded(arm, artifacts, spec.seed, base, store.root)
+    sets = {name: imageset.load(item) for name, item in artifacts.items()}
+    whole = arms.assemble(arm, sets, spec.seed, base)
     return whole.images, whole.labels, whole.classes
 
 
-def opened(found: Artifact) -> tuple[torch.nn.Module, list[list[float]]]:
+def opened(stored: Artifact) -> tuple[nn.Module, list[list[float]]]:
     """The classifier of an artifact and its learning curve."""
-    facts = facts_of(found)
-    path = found.path("weights.safetensors")
+    facts = facts_of(stored)
+    path = stored.path("weights.safetensors")
     return load_weights(build(**facts["model"]), path), facts["curve"]
 
 
-def facts_of(found: Artifact) -> dict:
+def facts_of(stored: Artifact) -> dict:
     """What stands beside a classifier's weights: how to build it, its learning curve."""
-    with safe_open(found.path("weights.safetensors"), "pt") as file:
+    with safe_open(stored.path("weights.safetensors"), "pt") as file:
         return json.loads(file.metadata()["facts"])
 
 

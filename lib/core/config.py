@@ -169,8 +169,11 @@ class Study(Section):
     seeds: int = Field(
         ge=3, le=1000, description="classifiers per training set; intervals need three")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(description="auto, cpu, cuda or mps")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(description=(
-        "of all networks; auto: bfloat16 where the hardware has it and it is faster and as exact"))
+    precision: Literal[
+        "auto", "float32", "float32-plain", "float32-first", "float32-first-plain",
+        "bfloat16", "bfloat16-plain", "bfloat16-first", "bfloat16-first-plain"] = Field(description=(
+            "of all networks; -first: channels first; -plain: attention in two products; auto: the "
+            "fastest that agrees with float32, and float32 without hardware for bfloat16"))
     engine: Annotated[str, AfterValidator(_engine)] = Field(
         description="what runs the tasks: local, dask, or tcp://host:port of a Dask scheduler")
     workers: int = Field(ge=0, le=256, description=(
@@ -340,9 +343,7 @@ class Training(Section):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         description="of the average of the weights that is kept; 0: the last weights")
     max_ram_mb: Count = Field(
-        description="images in memory, megabytes; larger training sets are read while training")
-    shuffle_buffer: Count = Field(
-        description="images that are shuffled together where a training set does not fit")
+        description="images in memory, megabytes; larger training sets are decoded to disk first")
     equal_epoch_arms: Annotated[list[Arm], AfterValidator(_each_once)] = Field(
         description="training sets trained once more for as many passes as `real` gets")
     train_on_sweep: bool = Field(

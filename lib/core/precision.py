@@ -1,9 +1,9 @@
-"""One arithmetic for a whole study: float32 or bfloat16, decided once and written into every spec.
+"""One way to compute for a whole study: precision, memory layout and attention, decided once.
 
-`study.precision: auto` takes bfloat16 where the hardware has it and it is clearly faster and as
-exact as it can be. Otherwise float32, and on a processor without bfloat16 without timing anything:
-there bfloat16 is emulated, several times slower. What was decided is kept in the store, so that
-every worker and every later run computes alike; naming a precision reproduces another machine's.
+`study.precision: auto` times every way on this machine, a forward and a backward pass at the batch size
+in use, and takes the fastest that agrees with float32. On a processor without bfloat16 nothing is
+timed: float32. The decision is kept in the store, so that every worker and every later run computes
+alike, and its name is part of every spec. Naming a way instead reproduces another machine's choice.
 """
 
 from __future__ import annotations
@@ -13,25 +13,48 @@ import hashlib
 import json
 import statistics
 import time
+from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from lib.core import compute, progress
 from lib.core.store import Store, canonical, locked, write_json
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-ROUNDS = 5  # of both precisions in turn
-SPEEDUP = 1.25  # of bfloat16 over float32, below which float32 is kept
-TOLERANCE = 0.02  # relative difference between the two in output and gradient
+ROUNDS = 5  # of all ways in turn
+SPEEDUP = 1.25  # over float32, below which float32 is kept
+TOLERANCE = 0.02  # relative difference to float32 in output and gradient
 
 
 class PrecisionError(ValueError):
-    """A precision that no computation can use."""
+    """A way that no computation can use."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How networks compute. Generators on a processor keep channels first in any case."""
+
+    dtype: torch.dtype
+    channels_last: bool = True
+    plain_attention: bool = False  # two matrix products and a softmax instead of the fused kernel
+
+
+WAYS = {
+    "float32": Way(torch.float32),
+    "float32-plain": Way(torch.float32, plain_attention=True),
+    "float32-first": Way(torch.float32, channels_last=False),
+    "float32-first-plain": Way(torch.float32, False, True),
+    "bfloat16": Way(torch.bfloat16),
+    "bfloat16-plain": Way(torch.bfloat16, plain_attention=True),
+    "bfloat16-first": Way(torch.bfloat16, channels_last=False),
+    "bfloat16-first-plain": Way(torch.bfloat16, False, True),
+}
+DTYPES = {name: way.dtype for name, way in WAYS.items()}
 
 
 def decide(store: Store, study, batch_size: int = 64) -> str:
-    """The precision of a study: the setting, or what `auto` stands for on this machine."""
+    """The way of a study: the setting, or what `auto` stands for on this machine."""
     if study.precision != "auto":
         return study.precision
     device = compute.device(study.device)
@@ -50,20 +73,30 @@ def decide(store: Store, study, batch_size: int = 64) -> str:
 
 
 def resolved(store: Store, config):
-    """The settings of a study with its precision decided, which then enters every spec."""
-    study = config.study.model_copy(update={"precision": decide(store, config.study)})
-    return config.model_copy(update={"study": study})
+    """The settings of a study with its way decided, which then enters every spec."""
+    name = decide(store, config.study, config.training.batch_size)
+    return config.model_copy(update={"study": config.study.model_copy(update={"precision": name})})
 
 
-def autocast(device: torch.device | str, precision: str) -> torch.autocast:
-    """Within it, networks with float32 weights compute in this precision."""
-    if precision not in DTYPES:
+def way(name: str) -> Way:
+    """By its name."""
+    if name not in WAYS:
         raise PrecisionError(
-            f"precision {precision!r} is not decided: use float32 or bfloat16, or "
+            f"precision {name!r} is not decided: use {', '.join(WAYS)}, or "
             "`precision.decide(store, config.study)` for auto"
         )
-    kind = torch.device(device).type
-    return torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16")
+    return WAYS[name]
+
+
+def autocast(device: torch.device | str, name: str) -> torch.autocast:
+    """Within it, networks with float32 weights compute in the precision of this way."""
+    kind, enabled = torch.device(device).type, way(name).dtype == torch.bfloat16
+    return torch.autocast(kind, torch.bfloat16, enabled=enabled)
+
+
+def memory_format(name: str) -> torch.memory_format:
+    """The layout of a classifier's weights."""
+    return torch.channels_last if way(name).channels_last else torch.contiguous_format
 
 
 def supported(device: torch.device) -> bool:
@@ -75,45 +108,60 @@ def supported(device: torch.device) -> bool:
 
 
 def measure(device: torch.device, batch_size: int, rounds: int = ROUNDS) -> dict:
-    """Seconds of a forward and backward pass in both precisions, in turn, and how far they agree."""
+    """Median seconds of a forward and backward pass in every way, in turn, and the way to take."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network, images = _network(), torch.randn(batch_size, 32, 16, 16)
-    network, images = network.to(device), images.to(device)
-    seconds, results = {name: [] for name in DTYPES}, {}
-    try:
-        for _ in range(rounds + 1):  # the first of each is a warm-up
-            for name in DTYPES:
+        network, images = Network().to(device), torch.randn(batch_size, 32, 16, 16).to(device)
+    seconds, results, failed = {name: [] for name in WAYS}, {}, {}
+    for _ in range(rounds + 1):  # the first of each is a warm-up
+        for name in set(WAYS) - set(failed):
+            try:
                 began = time.perf_counter()
-                results[name] = _pass(copy.deepcopy(network), images, name)
+                results[name] = _pass(network, images, name)
                 seconds[name].append(time.perf_counter() - began)
-    except RuntimeError as error:  # a kernel that is missing or out of memory
-        return {"precision": "float32", "reason": " ".join(str(error).split())[:200]}
-    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
-    difference = _difference(*results.values())
-    faster = medians["float32"] > SPEEDUP * medians["bfloat16"]
-    chosen = "bfloat16" if faster and difference <= TOLERANCE else "float32"
-    return {"precision": chosen, "seconds": medians, "difference": difference}
+            except RuntimeError as error:  # a kernel that is missing or out of memory
+                failed[name] = " ".join(str(error).split())[:200]
+    medians = {name: statistics.median(seconds[name][1:]) for name in WAYS if name not in failed}
+    differences = {name: _difference(results["float32"], results[name]) for name in medians}
+    return {"precision": choose(medians, differences), "seconds": medians,
+            "difference": differences, "failed": failed}
 
 
-def _network() -> nn.Module:
-    """Convolutions, normalisation and a nonlinearity, as in the study's networks."""
-    layers = [
-        layer
-        for _ in range(4)
-        for layer in (nn.Conv2d(32, 32, 3, padding=1), nn.GroupNorm(8, 32), nn.SiLU())
-    ]
-    return nn.Sequential(*layers)
+def choose(seconds: dict[str, float], differences: dict[str, float]) -> str:
+    """The fastest way that agrees with float32, where it is clearly faster than float32."""
+    exact = [name for name in seconds if differences[name] <= TOLERANCE]
+    fastest = min(exact, key=seconds.get, default="float32")
+    return fastest if SPEEDUP * seconds[fastest] < seconds["float32"] else "float32"
 
 
-def _pass(network: nn.Module, images: torch.Tensor, precision: str) -> torch.Tensor:
-    """Output and gradient in one vector on the CPU; reading it waits for a GPU."""
-    with autocast(images.device, precision):
-        output = network(images)
+class Network(nn.Module):
+    """Convolutions, norms and attention, as in the study's networks."""
+
+    def __init__(self, channels: int = 32):
+        super().__init__()
+        layers = [(nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(8, channels), nn.SiLU())
+                  for _ in range(3)]
+        self.body = nn.Sequential(*[layer for group in layers for layer in group])
+        self.mix = nn.Conv2d(channels, 3 * channels, 1)
+
+    def forward(self, x: torch.Tensor, plain: bool) -> torch.Tensor:
+        x = self.body(x)
+        queries, keys, values = self.mix(x).flatten(2).transpose(1, 2).chunk(3, dim=2)
+        if not plain:
+            return F.scaled_dot_product_attention(queries, keys, values)
+        scores = queries @ keys.transpose(1, 2) / keys.shape[2] ** 0.5
+        return scores.softmax(2).to(values.dtype) @ values
+
+
+def _pass(network: Network, images: torch.Tensor, name: str) -> torch.Tensor:
+    """Output and gradients in one vector on the CPU; reading it waits for a GPU."""
+    network = copy.deepcopy(network).to(memory_format=memory_format(name))
+    with autocast(images.device, name):
+        output = network(images.to(memory_format=memory_format(name)), way(name).plain_attention)
     output.float().square().mean().backward()
-    gradients = [weight.grad.float().flatten() for weight in network.parameters()]
-    scaled = [vector / vector.norm().clamp_min(1e-12) for vector in (output.float().flatten(),)]
-    return torch.cat([*scaled, *[g / g.norm().clamp_min(1e-12) for g in gradients]]).detach().cpu()
+    parts = [output, *[weight.grad for weight in network.parameters()]]
+    flat = [part.detach().float().cpu().flatten() for part in parts]
+    return torch.cat([part / part.norm().clamp_min(1e-12) for part in flat])
 
 
 def _difference(expected: torch.Tensor, other: torch.Tensor) -> float:
@@ -126,6 +174,6 @@ def _read(path) -> dict | None:
     """An earlier decision; a damaged file is as good as none."""
     try:
         decision = json.loads(path.read_text(encoding="utf-8"))
-        return decision if decision["precision"] in DTYPES else None
+        return decision if decision["precision"] in WAYS else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

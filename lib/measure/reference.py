@@ -28,8 +28,7 @@ def reference_classifier(training, study, data: Mapping, real: ArtifactSpec, epo
         lr_schedule="one_cycle", augmentation="standard", ema_decay=0.0, flip=data["flip"],
         class_weights="balanced" if data.get("uneven") else "none",
         steps=steps_for(data["train"], batch_size, epochs))
-    settings = asdict(config) | {"arm": "real", "base": None, "max_ram_mb": training.max_ram_mb,
-                                 "shuffle_buffer": training.shuffle_buffer}
+    settings = asdict(config) | {"arm": "real", "base": None, "max_ram_mb": training.max_ram_mb}
     return classifier(settings, compute.seed_of(study.seed, "judge"), real=real)
 
 

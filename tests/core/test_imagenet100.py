@@ -6,7 +6,7 @@ import yaml
 from PIL import Image
 
 from lib import study as studies
-from lib.classifier import stream
+from lib.classifier import on_disk
 from lib.classifier import train as fit
 from lib.core import config as settings
 from lib.core import executor as schedule
@@ -48,7 +48,7 @@ def test_from_the_folder_to_the_classifiers(study):
     assert said.prompts[:3] == tuple(f"{name}, thing inside a field" for name in IDS.values())
     assert said.images.shape == (24, 32, 32, 3) and list(graph.classifiers) == ["real", "sd", "real+sd"]
     both = graph.classifiers["real+sd"][0]
-    assert isinstance(fit.training_set(store, both)[0], stream.Shards)
+    assert isinstance(fit.training_set(store, both)[0], on_disk.OnDisk)
     assert both.settings["augmentation"] == "multicrop" and both.settings["steps"] == 2
     found = accuracy.scores(store, graph.classifiers, {"test": graph.real["test"]}, "cpu")
     assert len(found) == 3 and found["accuracy"].between(0, 1).all()

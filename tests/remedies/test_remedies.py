@@ -67,9 +67,10 @@ def test_a_batch_holds_the_share_of_real_images_that_was_asked_for():
     real, synthetic = blobs(12), blobs(24)
     config = fit.TrainConfig(1, batch_size=32)
     mixed = (synthetic.images, synthetic.labels)
-    feeds = fit._feeds(real.images, real.labels, config, mixed, 0.25)
-    assert [count for _, count in feeds] == [8, 24]
-    assert [count for _, count in fit._feeds(*mixed, config, None, 1.0)] == [32]
+    feeds = fit.make_feeds(real.images, real.labels, config, "cpu", mixed, 0.25)
+    assert [feed.batch_size for feed in feeds] == [8, 24]
+    (feed,) = fit.make_feeds(*mixed, config, "cpu")
+    assert feed.batch_size == 24  # as many as there are
 
 
 def test_the_steps_are_passes_over_the_real_images_and_the_same_for_remedy_and_baseline():

@@ -1,0 +1,94 @@
+"""Training images that do not fit into memory: decoded once into a temporary file, read by position."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+
+from lib.classifier import arms
+from lib.core.store import Artifact
+
+CHUNK = 64  # images decoded at once
+
+
+class OnDisk:
+    """Images (n, h, w, 3) uint8 in a file without a name; an index of positions reads only those."""
+
+    def __init__(self, folder: Path, size: int):
+        self.file = tempfile.TemporaryFile(dir=folder)
+        self.shape, self.dtype, self.ndim = (0, size, size, 3), np.dtype(np.uint8), 4
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def append(self, images: np.ndarray) -> None:
+        """More images, behind the others."""
+        self.file.write(images.tobytes())
+        self.shape = (len(self) + len(images), *self.shape[1:])
+
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        self.file.flush()
+        rows = np.arange(len(self))[rows]
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for row, image in zip(rows.tolist(), images, strict=True):
+            os.preadv(self.file.fileno(), [image], row * image.nbytes)
+        return images
+
+
+def megabytes(arm: str, artifacts: Mapping[str, Artifact], base: int | None) -> float:
+    """What the images of a training set would take in memory."""
+    total = 0.0
+    for term in arms.parse(arm):
+        files = artifacts[term.name].files
+        count = term.count(len(read_labels(files)), base)
+        total += count * read_kind(files[0])[1] ** 2 * 3 / 2**20
+    return total
+
+
+def decoded(arm: str, artifacts: Mapping[str, Artifact], seed: int, base: int | None, folder: Path):
+    """Images, labels and class names of a training set: those of `arms.assemble`, on disk."""
+    images, labels, first = None, [], None
+    for term in arms.parse(arm):
+        files = artifacts[term.name].files
+        own_labels, kind = read_labels(files), read_kind(files[0])
+        first = first or kind
+        arms.check_complete(arm, term.name, own_labels, kind, first)
+        rows = arms.positions(term, own_labels, base, seed)
+        labels.append(own_labels[rows])
+        images = images or OnDisk(folder, kind[1])
+        for chunk in _decode(files, rows):
+            images.append(chunk)
+    return images, np.concatenate(labels), first[0]
+
+
+def read_labels(files: list[Path]) -> np.ndarray:
+    """The labels (n,) of an image set, without its images."""
+    columns = [pq.read_table(path, columns=["label"])["label"] for path in files]
+    return np.concatenate([column.to_numpy() for column in columns])
+
+
+def read_kind(path: Path) -> tuple[tuple[str, ...], int]:
+    """Class names and image size, pixels, of a shard."""
+    features = json.loads(pq.read_schema(path).metadata[b"huggingface"])["info"]["features"]
+    image = next(_decode([path], np.arange(1)))
+    return tuple(features["label"]["names"]), image.shape[1]
+
+
+def _decode(files: list[Path], rows: np.ndarray) -> Iterator[np.ndarray]:
+    """These rows of the whole set, in chunks (k, h, w, 3)."""
+    start = 0
+    for path in files:
+        for cells in pq.ParquetFile(path).iter_batches(CHUNK, columns=["image"]):
+            chosen = rows[(rows >= start) & (rows < start + len(cells))] - start
+            start += len(cells)
+            if len(chosen):
+                data = cells["image"].field("bytes").take(chosen).to_pylist()
+                arrays = [np.frombuffer(item, np.uint8) for item in data]
+                yield np.stack([cv2.imdecode(item, cv2.IMREAD_COLOR_RGB) for item in arrays])
