@@ -34,7 +34,7 @@ class ArmError(ValueError):
 
 @dataclass(frozen=True)
 class Term:
-    """One part of a training set: a share of `times` as many images as `real` has (None: at most as many)."""
+    """A share of `times` as many images of a set as `real` has; times None: of at most as many."""
 
     name: str
     share: float = 1.0
@@ -93,7 +93,8 @@ def names(arm: str, sets: Iterable[str]) -> list[str]:
     for name in used:
         if name not in sets:
             close = difflib.get_close_matches(name, list(sets), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(sets))}"
+            there_are = f"there are {', '.join(sorted(sets))}"
+            hint = f"did you mean {close[0]!r}?" if close else there_are
             raise ArmError(f"arm {arm!r}: no image set {name!r}; {hint}")
     return used
 
@@ -160,7 +161,7 @@ def check_complete(arm: str, name: str, labels: np.ndarray, kind: tuple, expecte
 def report(
     arms: Iterable[str], sets: Mapping[str, ImageSet], test: ImageSet, seed: int = 0
 ) -> pd.DataFrame:
-    """A row per training set: size, balance, copies, images near a test image; an equal one stops it."""
+    """A row per training set: size, balance, copies, near test images; equal ones stop it."""
     rows, base = [], len(sets["real"]) if "real" in sets else None
     for arm in arms:
         whole = assemble(arm, sets, seed, base)

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device: from uint8 images to the views that a step trains on.
+"""Augmentation of whole batches on their device: from uint8 images to the views of a step.
 
 Draws come from a CPU generator, so that every device sees the same views.
 """
@@ -16,13 +16,13 @@ GREY = torch.tensor([0.299, 0.587, 0.114])  # luma of R, G, B
 
 
 def standard(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
-    """One view (n, 3, h, w): shifted by up to an eighth of its side, edges repeated; half mirrored."""
+    """One view (n, 3, h, w): shifted by up to 1/8 of its side, edges repeated; half mirrored."""
     size = images.shape[1]
     return [_shifted(images, size // 8, lambda at: at.clamp(0, size - 1), draws, flip)]
 
 
 def reflect(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
-    """One view (n, 3, h, w): shifted by up to a sixteenth of its side, edges reflected; half mirrored."""
+    """One view (n, 3, h, w): shifted by up to 1/16 of its side, edges reflected; half mirrored."""
     last = images.shape[1] - 1
     return [
         _shifted(images, (last + 1) // 16, lambda at: last - (last - at.abs()).abs(), draws, flip)
@@ -30,7 +30,7 @@ def reflect(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[to
 
 
 def _shifted(images, reach: int, inside, draws: torch.Generator, flip: bool) -> torch.Tensor:
-    """Images moved by up to `reach` pixels; `inside` maps positions beyond the edge into the image."""
+    """Images moved by up to `reach` pixels; `inside` maps positions beyond the edge into them."""
     n, h, w, channels = images.shape
     down, across = torch.randint(-reach, reach + 1, (2, n, 1), generator=draws)
     mirrored = _happens(n, 0.5 if flip else 0, draws).view(n, 1)
@@ -43,7 +43,7 @@ def _shifted(images, reach: int, inside, draws: torch.Generator, flip: bool) -> 
 
 
 def multicrop(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[torch.Tensor]:
-    """One large crop at full size and two small ones at half size, each with its own colours and blur (after DINO)."""
+    """A large crop at full size and two at half size, each with its own colours and blur (DINO)."""
     size = images.shape[1]
     return [
         blur(jitter(crop(normal(images), side, *scale, draws, flip), draws), draws, often)
@@ -54,7 +54,7 @@ def multicrop(images: torch.Tensor, draws: torch.Generator, flip: bool) -> list[
 def crop(
     x: torch.Tensor, side: int, low: float, high: float, draws: torch.Generator, flip: bool
 ) -> torch.Tensor:
-    """A random part of each image (n, 3, h, w), of `low` to `high` of its area, aspect 3:4 to 4:3, resized to `side`."""
+    """Of each image (n, 3, h, w) a part of `low` to `high` of its area, resized to `side`."""
     n = len(x)
     area, ratio, across, down = torch.rand(4, n, generator=draws)
     root, stretch = (low + (high - low) * area).sqrt(), (4 / 3) ** (ratio - 0.5)
@@ -68,7 +68,7 @@ def crop(
 
 
 def jitter(x: torch.Tensor, draws: torch.Generator, strength: float = 0.4) -> torch.Tensor:
-    """Brightness, contrast, saturation (each by up to `strength`) and hue (by up to an eighth of a turn) of 4 in 5 images.
+    """Brightness, contrast, saturation (by up to `strength`) and hue (1/8 of a turn) of 4 in 5.
 
     By hand, since torchvision's gives one batch one colour.
     """
@@ -85,7 +85,7 @@ def jitter(x: torch.Tensor, draws: torch.Generator, strength: float = 0.4) -> to
 
 
 def blur(x: torch.Tensor, draws: torch.Generator, often: float) -> torch.Tensor:
-    """A share of the images, each by its own weight of a 5 x 5 binomial filter (about 1 pixel's deviation)."""
+    """A share of the images, each by its own weight of a 5 x 5 binomial filter (sigma 1)."""
     row = torch.tensor([1.0, 4, 6, 4, 1]) / 16
     kernel = (row[:, None] * row).expand(3, 1, 5, 5).to(x.device)
     soft = F.conv2d(F.pad(x, (2,) * 4, mode="replicate"), kernel, groups=3)
@@ -94,7 +94,7 @@ def blur(x: torch.Tensor, draws: torch.Generator, often: float) -> torch.Tensor:
 
 
 def _hue(turn: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-    """Matrices (n, 3, 3) on RGB: a turn about the grey axis (Rodrigues), then colour against grey."""
+    """Matrices (n, 3, 3) on RGB: a turn about the grey axis (Rodrigues), colour against grey."""
     axis = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     sine, cosine = turn.sin()[:, None, None], turn.cos()[:, None, None]
     rotated = torch.eye(3) + sine * axis + (1 - cosine) * axis @ axis

@@ -41,7 +41,7 @@ def specs_of(
     names: Iterable[str] | None = None,
     **changes,
 ) -> dict[str, list[ArtifactSpec]]:
-    """By training set (those of the section, or `names`) one spec per seed; seed k starts all alike.
+    """By training set (of the section, or `names`) one spec per seed; seed k starts all alike.
 
     With the `sizes` of the sets a training set takes as many images of each as `real` has, or `@4x`
     as many. All take `steps`; with `equal_epochs`, as many passes over their images as `real` gets.

@@ -1,8 +1,8 @@
 """A small network for small images that trains in minutes on two cores.
 
-In the manner of cifar10-airbench (Jordan 2024): a fixed whitening of 2 x 2 patches, three groups of two
-3 x 3 convolutions that start as the identity, norms without a learned scale, GELU. Unlike there the
-last map is averaged, not maximised, before the linear layer, so that Grad-CAM has a closed form.
+After cifar10-airbench (Jordan 2024): a fixed whitening of 2 x 2 patches, three groups of two 3 x 3
+convolutions that start as the identity, norms without a learned scale, GELU. Unlike there the last
+map is averaged, not maximised, before the linear layer, so that Grad-CAM has a closed form.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class Group(nn.Sequential):
 
 
 class FastNet(nn.Module):
-    """Groups of `width`, 2 and 2 times `width` channels; `stem` is the stride of the first layer."""
+    """Groups of `width`, 2 and 2 times `width` channels; `stem`: stride of the first layer."""
 
     def __init__(self, classes: int, size: int, width: int = 32, stem: int = 0):
         super().__init__()
         stride = stem or max(1, size // 32)
         if size // stride < SMALLEST_MAP:
             raise ValueError(
-                f"images of {size} px leave no map of {SMALLEST_MAP} x {SMALLEST_MAP} behind a stem "
-                f"of stride {stride}; lower training.stem_stride or raise data.resolution"
+                f"images of {size} px leave no map of {SMALLEST_MAP} x {SMALLEST_MAP} behind a "
+                f"stem of stride {stride}; lower training.stem_stride or raise data.resolution"
             )
         self.pad = nn.ZeroPad2d((0, 1, 0, 1)) if stride == 1 else nn.Identity()  # keeps the size
         self.conv1 = nn.Conv2d(3, FILTERS, PATCH, stride)

@@ -54,7 +54,7 @@ class Classifier(ResNet):
 def build(
     classes: int, size: int, width: int = 64, name: str = "resnet18", stem: int = 0
 ) -> nn.Module:
-    """An untrained classifier; `width` and `stem` (its stride, 0: by size) are for our own networks."""
+    """An untrained classifier; `width` and `stem` (its stride, 0: by size) are for our networks."""
     if name in BLOCKS:
         return Classifier(classes, size, width, name, stem)
     if name == "fast":
@@ -107,7 +107,7 @@ def blocks(model: nn.Module) -> list[list[nn.Module]]:
 
 
 def unfreeze_last(model: nn.Module, count: int) -> None:
-    """Only the last `count` blocks train (0: all); the rest, batch statistics too, stays as it is."""
+    """Only the last `count` blocks train (0: all); the rest stays, batch statistics too."""
     groups = blocks(model)
     if count > len(groups):
         raise ModelError(

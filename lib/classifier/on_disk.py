@@ -1,4 +1,4 @@
-"""Training images that do not fit into memory: decoded once into a temporary file, read by position."""
+"""Training images that do not fit into memory: decoded once into a file, read by position."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ CHUNK = 64  # images decoded at once
 
 
 class OnDisk:
-    """Images (n, h, w, 3) uint8 in a file without a name; an index of positions reads only those."""
+    """Images (n, h, w, 3) uint8 in a file without a name; an index reads only its positions."""
 
     def __init__(self, folder: Path, size: int):
-        self.file = tempfile.TemporaryFile(dir=folder)
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, lives as long as this
         self.shape, self.dtype, self.ndim = (0, size, size, 3), np.dtype(np.uint8), 4
 
     def __len__(self) -> int:

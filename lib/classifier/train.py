@@ -96,8 +96,8 @@ def train(
 ) -> nn.Module:
     """The trained model; its `history` is [step, loss, accuracy on the batch].
 
-    A `model` is trained further, in place: its last `unfreeze` blocks (0: all). With `mixed_with`, a
-    `fraction` of each batch comes from `images` and the rest from there.
+    A `model` is trained further, in place: its last `unfreeze` blocks (0: all). With `mixed_with`,
+    a `fraction` of each batch comes from `images` and the rest from there.
     """
     device, draws = compute.device(config.device), compute.generator(seed, "draws")
     feeds = make_feeds(images, labels, config, device, mixed_with, fraction)
@@ -159,7 +159,8 @@ class Feed:
         """The images at these positions, on the device."""
         if isinstance(self.images, OnDisk):
             return torch.from_numpy(self.images[index.numpy()]).to(self.device)
-        return self.images.index_select(0, index.to(self.device))  # ten times as fast as images[index]
+        # ten times as fast as images[index]
+        return self.images.index_select(0, index.to(self.device))
 
     def batches(self, steps: int, draws: torch.Generator) -> Iterator[tuple[torch.Tensor, ...]]:
         """`steps` batches of images and labels; every image once before any comes twice."""
@@ -185,7 +186,7 @@ def batches(feeds: list[Feed], steps: int, draws: torch.Generator, seed: int):
     generators = [draws, *(compute.generator(seed, "draws", k) for k in range(1, len(feeds)))]
     streams = [feed.batches(steps, rng) for feed, rng in zip(feeds, generators, strict=True)]
     for parts in zip(*streams, strict=True):
-        yield parts[0] if len(parts) == 1 else [torch.cat(part) for part in zip(*parts, strict=True)]
+        yield parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
 
 
 def new_model(feed: Feed, config: TrainConfig, seed: int, classes: int) -> nn.Module:
@@ -225,10 +226,9 @@ def make_optimizer(model: nn.Module, config: TrainConfig):
         groups = model.parameter_groups(config.lr, config.weight_decay)
     else:
         trained = [p for p in model.parameters() if p.requires_grad]
-        decay = {True: config.weight_decay, False: 0.0}
         groups = [
-            {"params": [p for p in trained if (p.ndim > 1) == kernel], "weight_decay": decay[kernel]}
-            for kernel in (True, False)
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
     optimizer = torch.optim.SGD(
         [group for group in groups if group["params"]],
@@ -324,7 +324,7 @@ def classifier(store: Store, spec: ArtifactSpec) -> FileWriters:
 
 
 def training_set(store: Store, spec: ArtifactSpec):
-    """Images, labels, class names; the images on disk where they would take more than `max_ram_mb`."""
+    """Images, labels, class names; images on disk where they would take more than `max_ram_mb`."""
     settings = {"max_ram_mb": MAX_RAM_MB, "base": None} | spec.settings
     arm, base = settings["arm"], settings["base"]
     artifacts = {name: store.make(upstream) for name, upstream in spec.inputs.items()}

@@ -27,12 +27,11 @@ def device(name: str = "auto") -> torch.device:
 
 
 def describe() -> str:
-    """One line: device, its name, dtype, threads."""
+    """One line: device, its name, threads; the precision is the study's."""
     where = device()
     name = torch.cuda.get_device_name() if where.type == "cuda" else platform.machine()
-    dtype = str(torch.get_default_dtype()).removeprefix("torch.")
     threads = torch.get_num_threads()
-    return f"{where.type} ({name}), {dtype}, {threads} thread{'s' * (threads > 1)}"
+    return f"{where.type} ({name}), {threads} thread{'s' * (threads > 1)}"
 
 
 @contextlib.contextmanager

@@ -445,12 +445,13 @@ class Repair(Section):
         description="real share of a mixed batch")
     keep_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(
         description="share of the synthetic images that a filter keeps")
-    epochs: Count = Field(
-        description="passes over the m real images of a remedy and of the real-only baseline")
-    min_train_steps: Count = Field(description="optimiser steps where those passes are fewer")
+    epochs: Annotated[list[Count], Field(min_length=1), AfterValidator(_each_once)] = Field(
+        description="passes over the m real images, of which remedies and the real-only baseline "
+        "take the best on validation")
+    min_train_steps: Count = Field(description="optimiser steps where those passes have fewer")
     lrs: Annotated[
         list[Annotated[float, Field(gt=0, le=10)]], Field(min_length=1), AfterValidator(_each_once)
-    ] = Field(description="peak learning rates, of which each remedy takes the best on validation")
+    ] = Field(description="peak learning rates, of which they take the best on validation")
     reference_epochs: Count = Field(
         description="epochs of the reference classifier by which images are filtered")
 

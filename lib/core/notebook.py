@@ -47,7 +47,8 @@ class Chapter:
         folder = self.results_folder(RUN in os.environ)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / f"{self.name}.json", {
-            "notebook": self.name, "profile": self.profile, "seconds": seconds, "device": compute.describe(),
+            "notebook": self.name, "profile": self.profile, "seconds": seconds,
+            "device": f"{compute.describe()}, {self.config.study.precision}",
             "settings": self.config.parameters(self.name), "artifacts": freshness.artifact_keys(self.name, self),
             "results": results, "specs": {name: spec.to_json() for name, spec in specs.items()}})
         return seconds

@@ -1,9 +1,9 @@
 """One way to compute for a whole study: precision, memory layout and attention, decided once.
 
-`study.precision: auto` times every way on this machine, a forward and a backward pass at the batch size
-in use, and takes the fastest that agrees with float32. On a processor without bfloat16 nothing is
-timed: float32. The decision is kept in the store, so that every worker and every later run computes
-alike, and its name is part of every spec. Naming a way instead reproduces another machine's choice.
+`study.precision: auto` times every way on this machine, a forward and a backward pass at the batch
+size in use, and takes the fastest that agrees with float32. On a processor without bfloat16 nothing
+is timed: float32. The decision is kept in the store, so that every worker and every later run
+computes alike, and its name is part of every spec. Naming a way reproduces another machine's.
 """
 
 from __future__ import annotations
@@ -139,9 +139,11 @@ class Network(nn.Module):
 
     def __init__(self, channels: int = 32):
         super().__init__()
-        layers = [(nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(8, channels), nn.SiLU())
-                  for _ in range(3)]
-        self.body = nn.Sequential(*[layer for group in layers for layer in group])
+        layers = []
+        for _ in range(3):
+            convolution = nn.Conv2d(channels, channels, 3, padding=1)
+            layers += [convolution, nn.GroupNorm(8, channels), nn.SiLU()]
+        self.body = nn.Sequential(*layers)
         self.mix = nn.Conv2d(channels, 3 * channels, 1)
 
     def forward(self, x: torch.Tensor, plain: bool) -> torch.Tensor:

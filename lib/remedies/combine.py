@@ -13,12 +13,12 @@ from lib.remedies.registry import Models, Remedy, RemedyKey, planned
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and what every candidate scored on validation images."""
+    """What was chosen, and the accuracy of every candidate on validation images."""
 
     name: str
     remedy: Remedy
     shares: dict[str, dict[str, float]]
-    through: bool  # whether the base's generator had learnt from the validation images
+    through: bool  # whether the base's generator was trained on validation images
 
 
 def combination(
@@ -29,10 +29,10 @@ def combination(
     settings: Mapping[str, Any],
     validation: ArtifactSpec,
 ) -> Choice:
-    """The best start (the base, or a remedy of its images), the best treatment of the network, and both.
+    """The best start (the base, or a remedy of its images), the best change of weights, and both.
 
-    Three choices, all on validation images: two of n and one of three, instead of one of n². Where the
-    base's generator learnt from those, so did that of every candidate: less than unseen.
+    Three choices, two of n and one of three, instead of one of n². Where the base's generator was
+    trained on validation images, so was that of every candidate.
     """
     base, device = settings["base"], settings["training"]["device"]
     through = not all(split.clean(spec, validation) for spec in models[base])
@@ -40,21 +40,21 @@ def combination(
     candidates[base] = Remedy(models[base], 0, "images", key=RemedyKey("base", base))
     shares, best = {}, {}
 
-    def choose(group: Mapping[str, Remedy]) -> str:
-        classifiers = {name: remedy.classifiers for name, remedy in group.items()}
+    def choose(names: list[str]) -> str:
+        classifiers = {name: candidates[name].classifiers for name in names}
         name, scores = split.choose(store, classifiers, validation, device, through)
         shares.update(scores)
         return name
 
     for kind in ("images", "weights"):
-        group = {name: item for name, item in candidates.items() if item.changes == kind}
-        if group:
-            best[kind] = choose(group)
+        names = [name for name, remedy in candidates.items() if remedy.changes == kind]
+        if names:
+            best[kind] = choose(names)
     if len(best) == 2 and best["images"] != base:
         start, then = candidates[best["images"]], candidates[best["weights"]]
         both = stacked(start, then, models, sets, settings)
         candidates[both.key.label] = both
-        choose({both.key.label: both})
+        choose([both.key.label])
     name = max(shares, key=lambda name: shares[name]["mean"])
     return Choice(name, candidates[name], shares, through)
 
@@ -66,15 +66,9 @@ def stacked(
     sets: Mapping[str, ArtifactSpec],
     settings: Mapping[str, Any],
 ) -> Remedy:
-    """Remedy `then` once more, on the classifiers of remedy `start` instead of the base's."""
+    """Remedy `then` on the classifiers of remedy `start` instead of the base's."""
     moved = {**models, settings["base"]: start.classifiers}
     second = planned([then.key.kind], moved, sets, settings)[0][then.key.label]
-    return replace(
-        second,
-        real=max(second.real, start.real),  # both draw on the same real images
-        control=[],
-        controlled="–",
-        part="",
-        k=None,
-        key=RemedyKey(then.key.kind, start.key.label, then.key.label),
-    )
+    key = RemedyKey(then.key.kind, start.key.label, then.key.label)
+    real = max(second.real, start.real)  # both sample the same real images
+    return replace(second, real=real, control=[], part="", k=None, key=key)

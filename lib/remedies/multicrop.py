@@ -1,25 +1,11 @@
-"""The synthetic-trained network with multi-crop augmentation of its synthetic images; no real image."""
+"""The synthetic-trained network with multi-crop augmentation of its images; no real image."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
-
-from lib.core.store import ArtifactSpec
-from lib.remedies.fine_tuning import LONGER, trained
-from lib.remedies.registry import Models, Remedy
+from lib.remedies.fine_tuning import trained
+from lib.remedies.registry import Remedy
 
 
-def remedy(
-    models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any]
-) -> dict[str, Remedy]:
+def remedy(models, sets, settings) -> dict[str, Remedy]:
     """The base classifiers trained further on multi-crop views; the control on plain views."""
-    return {
-        "multi-crop augmentation": Remedy(
-            trained(models, sets, settings, augmentation="multicrop"),
-            real=0,
-            changes="images",
-            control=trained(models, sets, settings),
-            controlled=LONGER,
-        )
-    }
+    views = trained(models, sets, settings, augmentation="multicrop")
+    control = trained(models, sets, settings)
+    return {"multi-crop augmentation": Remedy(views, real=0, changes="images", control=control)}

@@ -1,21 +1,21 @@
 """Remedies: functions of (models, sets, settings), each in a file of its own, found by its name.
 
-To add one, write `lib/remedies/<name>.py` with a function `remedy` and put `<name>` into
-`repair.remedies` of a profile. A whole one, `lib/remedies/long.py`, trains the base classifiers twice as
-long without a single real image:
+To add one, copy a file of this folder to `<name>.py` and put `<name>` into `repair.remedies` of a
+profile. A whole one, which trains the base classifiers twice as long without a single real image:
 
     from lib.remedies.fine_tuning import trained
     from lib.remedies.registry import Remedy
 
     def remedy(models, sets, settings):
-        longer = trained(models, sets, settings | {"epochs": 2 * settings["epochs"]})
+        steps = 2 * settings["min_train_steps"]
+        longer = trained(models, sets, settings | {"min_train_steps": steps})
         return {"twice as long": Remedy(longer, real=0, changes="weights")}
 
 `models` holds the classifiers of every training set, one spec per seed; `sets` the image sets, with
-`real` for the real images that a remedy may use and `validation` for those that only choose; `settings`
-is section `repair` with what the base classifiers' training was under `training`. A remedy computes
-nothing itself: it returns specs, and the chapter makes, tests and times them. What cannot run raises
-RepairError.
+`real` for the real images that a remedy may use and `validation` for those that only choose;
+`settings` is section `repair`, and under `training` how the base was trained. A remedy
+computes nothing itself: it returns specs, and the chapter makes, tests and times them. What cannot
+run raises RepairError.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from lib.classifier.train import TrainConfig
 from lib.core.store import ArtifactSpec, Store
-from lib.measure import accuracy
 
 Models = Mapping[str, list[ArtifactSpec]]
 
@@ -43,7 +40,7 @@ class RepairError(ValueError):
 
 @dataclass(frozen=True)
 class RemedyKey:
-    """What a remedy is: the file it comes from, and its name there; `then` is a second one after it."""
+    """The file a remedy comes from, and its name there; `then` is a second one after it."""
 
     kind: str  # a file of lib/remedies
     name: str
@@ -57,17 +54,16 @@ class RemedyKey:
 
 @dataclass(frozen=True)
 class Remedy:
-    """Repaired classifiers, one per seed, from the base classifier of that seed or with its draws."""
+    """Repaired classifiers, one per seed, from the base classifier of that seed."""
 
     classifiers: list[ArtifactSpec]
     real: int  # real images that had a part in it
-    changes: Literal["images", "weights"]  # another training set or manner, or the trained network
+    changes: Literal["images", "weights"]  # the training images, or the trained network
     control: list[ArtifactSpec] = field(default_factory=list)  # without what is claimed to help
-    controlled: str = "–"  # what the control is
     k: int | None = None  # last blocks fine-tuned, 0: all, where it is a point of that curve
     part: str = ""  # of the gap, which its gain (over its control, where it has one) measures
     candidate: bool = True  # whether it may be chosen on the validation split
-    baseline: bool = False  # no repair, but what one must beat
+    role: Literal["remedy", "real only", "addition"] = "remedy"  # set to addition by `planned`
     key: RemedyKey | None = None  # set by `planned`
 
 
@@ -83,7 +79,11 @@ def planned(
     sets: Mapping[str, ArtifactSpec],
     settings: Mapping[str, Any],
 ) -> tuple[dict[str, Remedy], dict[str, str]]:
-    """The remedies of these files by label, and why others cannot run."""
+    """The remedies of these files by label, and why others cannot run.
+
+    What uses every real training image is no repair but an addition to them, and not among the
+    candidates.
+    """
     remedies, missing = {}, {}
     for name in names:
         try:
@@ -93,12 +93,14 @@ def planned(
             continue
         for label, remedy in own.items():
             remedies[label] = replace(remedy, key=RemedyKey(name, label))
+            if remedy.real >= settings["train"]:
+                remedies[label] = replace(remedies[label], role="addition", candidate=False)
     return remedies, missing
 
 
 def find(name: str):
     """The function of a remedy."""
-    names = there()
+    names = available()
     if name not in names:
         close = difflib.get_close_matches(name, names, n=1)
         suggestion = f"; did you mean {close[0]!r}?" if close else ""
@@ -109,52 +111,21 @@ def find(name: str):
     return importlib.import_module(f"lib.remedies.{name}").remedy
 
 
-def there() -> list[str]:
-    """Names of the remedies that exist: the files of this folder with a function `remedy`."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    return [
-        path.stem
-        for path in files
-        if "\ndef remedy(" in path.read_text(encoding="utf-8") and path != Path(__file__)
-    ]
+def available() -> list[str]:
+    """Names of the remedies: the files of this folder with a function `remedy`."""
+    files = sorted(set(Path(__file__).parent.glob("*.py")) - {Path(__file__)})
+    return [path.stem for path in files if "\ndef remedy(" in path.read_text(encoding="utf-8")]
 
 
-def gains(
-    found: pd.DataFrame, remedies: Mapping[str, Remedy], base: str
-) -> dict[str, dict[str, dict]]:
-    """Of every remedy its `gain` over the base arm and, where there is one, over its `control`.
-
-    `found` are test scores of arms named as the remedies, the base, and `control of <remedy>`.
-    """
-    tested = set(found["arm"])
-    controls = {name: f"control of {name}" for name in remedies if f"control of {name}" in tested}
-    over_base = accuracy.changes(found, dict.fromkeys(remedies, base))
-    over_control = accuracy.changes(found, controls)
-    return {
-        name: {"gain": gain} | ({"control": over_control[name]} if name in controls else {})
-        for name, gain in over_base.items()
+def seconds(store: Store, remedy: Remedy, paid: Iterable[ArtifactSpec]) -> float:
+    """Mean seconds per seed beyond those of artifacts that are `paid` for, such as the base."""
+    keys = {part.key for spec in paid for part in nodes(spec)}
+    spent = {
+        part.key: store.make(part).manifest["made"]["seconds"]
+        for spec in remedy.classifiers
+        for part in nodes(spec)
+        if part.key not in keys
     }
-
-
-def helped(gain: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether a remedy beats the base and, where it has a control, that too, beyond chance."""
-    return all(difference["low"] > 0 for difference in gain.values())
-
-
-def without(gains: Mapping[str, Any], remedies: Mapping[str, Remedy], real: int) -> Any | None:
-    """The gains of the real-only baseline with as many real images, where it was tried."""
-    for name, remedy in remedies.items():
-        if remedy.baseline and remedy.real == real and name in gains:
-            return gains[name]
-    return None
-
-
-def seconds(store: Store, remedy: Remedy, known: Iterable[ArtifactSpec]) -> float:
-    """Mean seconds per seed beyond what was there: image sets, base classifiers, `known`."""
-    paid, spent = {part.key for spec in known for part in nodes(spec)}, {}
-    for part in (part for spec in remedy.classifiers for part in nodes(spec)):
-        if part.key not in paid:
-            spent[part.key] = store.make(part).manifest["made"]["seconds"]
     return sum(spent.values()) / len(remedy.classifiers)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from lib.classifier.arms import Term, positions
 from lib.core import compute
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
-from lib.data import imageset as images
+from lib.data import imageset
 from lib.data.imageset import ImageSet
 from lib.measure import accuracy
 from lib.remedies.registry import RepairError
@@ -24,7 +24,7 @@ GENERATED = {
     "inverted-images",
     "inversion-paths",
 }  # kinds that come from a generator
-LR_CHOICE = "learning-rate-choice"  # looks at validation images, but trains on none
+CHOICE = "fine-tuning-choice"  # looks at validation images, but trains on none
 
 
 @artifact("real-split")
@@ -32,42 +32,43 @@ def part(store: Store, spec: ArtifactSpec) -> FileWriters:
     """Real training images: `validation`, the same share of each class, or `fit`, the rest."""
 
     def write(path: Path) -> None:
-        settings, whole = spec.settings, images.load(store.make(spec.inputs["real"]))
-        term = Term("validation", settings["share"])
-        validation = positions(term, whole.labels, None, spec.seed)
-        fit = np.setdiff1d(np.arange(len(whole)), validation)
-        images.write(path, whole.take(validation if settings["part"] == "validation" else fit))
+        settings, whole = spec.settings, imageset.load(store.make(spec.inputs["real"]))
+        rows = positions(Term("validation", settings["share"]), whole.labels, None, spec.seed)
+        if settings["part"] == "fit":
+            rows = np.setdiff1d(np.arange(len(whole)), rows)
+        imageset.write(path, whole.take(rows))
 
     return {"images-00000-of-00001.parquet": write}
 
 
 def parts(train: ArtifactSpec, share: float, seed: int) -> tuple[ArtifactSpec, ArtifactSpec]:
     """Specs of `fit` and `validation`; only real training images can be split."""
-    if train.settings.get("split") != "train":
-        split = train.settings.get("split")
+    name = train.settings.get("split")
+    if name != "train":
         raise RepairError(
-            f"remedies are chosen on a part of the real training images, not of {split!r}"
+            f"remedies are chosen on a part of the real training images, not of {name!r}"
         )
-    return tuple(
-        part({"part": name, "share": share}, compute.seed_of(seed, "validation"), real=train)
-        for name in ("fit", "validation")
+    seed = compute.seed_of(seed, "validation")
+    fit, validation = (
+        part({"part": name, "share": share}, seed, real=train) for name in ("fit", "validation")
     )
+    return fit, validation
 
 
 def some(real: ImageSet, count: int, seed: int) -> ImageSet:
     """About `count` images, the same number of each class; fewer lie within more, for one seed."""
     if count > len(real):
         raise RepairError(
-            f"{count} real images wanted, {len(real)} are there beside the validation split: "
+            f"{count} real images are more than the {len(real)} beside the validation split: "
             "lower repair.num_real and repair.num_real_curve, or raise data.train"
         )
     return real.take(positions(Term("real", count / len(real)), real.labels, None, seed))
 
 
 def clean(spec: ArtifactSpec, validation: ArtifactSpec, through: bool = False) -> bool:
-    """Whether nothing learnt from validation images; with `through`, generators may have.
+    """Whether nothing was trained on validation images; with `through`, generators may have been.
 
-    A learning rate that was chosen by accuracy on them is no learning.
+    Learning rate and steps chosen by accuracy on them are no training.
     """
     keys = {validation.key, validation.inputs["real"].key}
 
@@ -76,10 +77,9 @@ def clean(spec: ArtifactSpec, validation: ArtifactSpec, through: bool = False) -
             return False
         if through and spec.kind in GENERATED:
             return False
-        inputs = {**spec.inputs}
-        if spec.kind == LR_CHOICE:
-            del inputs["validation"]
-        return spec.key in keys or any(map(touched, inputs.values()))
+        skipped = {"validation"} if spec.kind == CHOICE else set()
+        inputs = [upstream for name, upstream in spec.inputs.items() if name not in skipped]
+        return spec.key in keys or any(map(touched, inputs))
 
     return not touched(spec)
 
@@ -93,7 +93,7 @@ def choose(
 ) -> tuple[str, dict[str, dict[str, float]]]:
     """The candidate that is best on validation images, and every candidate's accuracy there.
 
-    None may have learnt from them; with `through`, the generator of its synthetic images may.
+    None may have been trained on them; with `through`, the generator of its images may.
     """
     if validation.kind != part.kind or validation.settings["part"] != "validation":
         raise RepairError(

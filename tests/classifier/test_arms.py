@@ -48,7 +48,7 @@ def test_a_name_alone_takes_as_many_as_real_has():
 def test_more_than_a_set_holds_is_refused():
     with pytest.raises(
         ArmError,
-        match=r"sd@4x needs 120 images \(4 x 30\), set 'sd' holds 60: make more of them, or .* sd@2x",
+        match=r"sd@4x needs 120 images \(4 x 30\), set 'sd' holds 60: make more .* sd@2x",
     ):
         arms.assemble("sd@4x", {"real": blobs(30), "sd": blobs(60)}, 0, base=30)
     with pytest.raises(ArmError, match="were not given"):

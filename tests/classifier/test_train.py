@@ -1,4 +1,4 @@
-"""Training: known sets give known answers, equal seeds equal weights, failures keep what was good."""
+"""Training: known sets give known answers, equal seeds equal weights, failures keep the good."""
 
 import dataclasses
 from types import SimpleNamespace

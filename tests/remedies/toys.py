@@ -1,69 +1,53 @@
 """Base classifiers of toy blobs, real and synthetic, with the settings that remedies get."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 
 from lib.classifier import comparison
-from lib.core import config as settings
+from lib.core import config
 from lib.core.store import artifact
-from lib.data import imageset as images
-from lib.data.imageset import ImageSet
-from lib.remedies import registry
+from lib.data import imageset
+from lib.remedies import registry, split
 from tests.classifier.toys import blobs
 
 STUDY = SimpleNamespace(seed=0, seeds=2, device="cpu")
+SECTION = SimpleNamespace(
+    arms=["sd", "real"], stem_stride=2, base_width=8, batch_size=12, lr=0.2, label_smoothing=0.0
+)
+REPAIR = {"num_real": 24, "num_real_curve": [12], "epochs": [3], "min_train_steps": 6, "lrs": [0.1]}
+SHARD = "images-00000-of-00001.parquet"
 
 
 @artifact("dim-blobs")
-def real(store, recipe):
+def real(store, spec):
     """Blobs as a split of a source, their colours dimmed."""
-    whole = dim(blobs(recipe.settings["count"], seed=recipe.seed))
-    return {"images-00000-of-00001.parquet": lambda path: images.write(path, whole)}
+    whole = dim(blobs(spec.settings["count"], seed=spec.seed))
+    return {SHARD: lambda path: imageset.write(path, whole)}
 
 
 @artifact("bright-blobs")
-def synthetic(store, recipe):
+def synthetic(store, spec):
     """Blobs brighter than any real one."""
-    whole = blobs(recipe.settings["count"], seed=1000)
-    return {"images-00000-of-00001.parquet": lambda path: images.write(path, whole)}
+    whole = blobs(spec.settings["count"], seed=1000)
+    return {SHARD: lambda path: imageset.write(path, whole)}
 
 
 def dim(whole):
     """The same classes, darker."""
-    return ImageSet(
-        (whole.images // 3).astype(np.uint8),
-        whole.labels,
-        whole.classes,
-        whole.seeds,
-        whole.sources,
-        whole.prompts,
-    )
+    return replace(whole, images=(whole.images // 3).astype(np.uint8))
 
 
-def world(steps=12):
-    """`models`, `sets`, `train`, `test` and the settings of section repair; nothing is made."""
+def world(**changes):
+    """`models`, `sets` as remedies get them, `train`, `test`, `validation`, section repair."""
     train, test = real({"split": "train", "count": 60}, 1), real({"split": "test", "count": 60}, 2)
-    sd = synthetic({"count": 60})
-    training = SimpleNamespace(
-        arms=["sd", "real"],
-        architecture="resnet8",
-        stem_stride=2,
-        base_width=8,
-        batch_size=12,
-        lr=0.2,
-        label_smoothing=0.0,
+    sources = {"real": train, "sd": synthetic({"count": 60})}
+    models = comparison.specs_of(SECTION, STUDY, 12, False, sources, dict.fromkeys(sources, 60))
+    section = config.load("smoke").repair.model_copy(update=REPAIR | changes)
+    settings = registry.context(section, STUDY, models["sd"][0]) | {"train": 60, "fit": 48}
+    fit, validation = split.parts(train, 0.2, 0)
+    sets = {"real": fit, "validation": validation, "sd": sources["sd"]}
+    return SimpleNamespace(
+        models=models, sets=sets, train=train, test=test, validation=validation, settings=settings
     )
-    sets = {"real": train, "sd": sd}
-    models = comparison.specs_of(training, STUDY, steps, False, sets, {"real": 60, "sd": 60})
-    section = settings.load("smoke").repair.model_copy(
-        update={
-            "num_real": 24,
-            "num_real_curve": [12],
-            "epochs": 3,
-            "min_train_steps": 6,
-            "lrs": [0.1],
-        }
-    )
-    wanted = registry.context(section, STUDY, models["sd"][0]) | {"train": 60, "fit": 48}
-    return SimpleNamespace(models=models, sets=sets, train=train, test=test, settings=wanted)
