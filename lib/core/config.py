@@ -361,6 +361,8 @@ class Training(Section):
         description="of `real` beside a whole synthetic set")
     mix_fractions: Annotated[list[Part], AfterValidator(_each_once)] = Field(
         description="share of `real` in mixtures as large as `real`")
+    reference_architecture: Text = Field(
+        description="of the reference classifier, which is trained on real images alone")
     reference_stem_stride: Annotated[int, Field(ge=0, le=8)] = Field(
         description="stem stride of the reference classifier, pixels; 0: by resolution")
     reference_base_width: Annotated[int, Field(ge=4, le=256)] = Field(

@@ -23,6 +23,7 @@ from torch import nn
 from torchvision.models import ResNet
 
 from lib.classifier import train as classifier_training
+from lib.classifier.fast import FastNet
 from lib.classifier.model import normal
 from lib.core import compute
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
@@ -123,11 +124,11 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, seed: int) -> GridSearch
 
 
 def layers(model: nn.Module) -> tuple[str, ...]:
-    """The stages of a ResNet that compute something; of any other network the head's input."""
-    if not isinstance(model, ResNet):
+    """The stages of a ResNet, or of `fast`, that compute something; of any other network the head's input."""
+    if not isinstance(model, (ResNet, FastNet)):
         return (HEAD,)
-    return tuple(name for name in LAYERS
-                 if name == LAYERS[0] or not isinstance(getattr(model, name), nn.Identity))
+    stages = {name: getattr(model, name, nn.Identity()) for name in LAYERS[1:]}
+    return (LAYERS[0], *(name for name, stage in stages.items() if not isinstance(stage, nn.Identity)))
 
 
 @torch.inference_mode()
@@ -151,7 +152,8 @@ def _record(model: nn.Module, name: str, outputs: list[torch.Tensor]):
             raise ProbeError(f"{type(model).__name__} has no linear head whose input could be "
                              "measured; choose another training.architecture")
         return linear[-1].register_forward_pre_hook(lambda _, inputs: outputs.append(inputs[0]))
-    stage = getattr(model, STEM if name == LAYERS[0] else name)
+    stem = "activation" if isinstance(model, FastNet) else STEM
+    stage = getattr(model, stem if name == LAYERS[0] else name)
     return stage.register_forward_hook(lambda *args: outputs.append(args[-1].mean((2, 3))))
 
 

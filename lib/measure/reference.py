@@ -22,12 +22,15 @@ from lib.measure.accuracy import logits
 def reference_classifier(training, study, data: Mapping, real: ArtifactSpec, epochs: int) -> ArtifactSpec:
     """A classifier of the real training images under the `reference_*` settings; its seed is none of the others'."""
     batch_size = training.reference_batch_size
+    schedule = {"lr_schedule": "one_cycle", "augmentation": "standard"}
+    if training.reference_architecture == "fast":
+        schedule = {"lr_schedule": "triangular", "augmentation": "reflect"}
     config = TrainConfig.from_section(
-        training, study, architecture="resnet8", stem_stride=training.reference_stem_stride,
-        base_width=training.reference_base_width, batch_size=batch_size, lr=training.reference_lr,
-        lr_schedule="one_cycle", augmentation="standard", ema_decay=0.0, flip=data["flip"],
+        training, study, architecture=training.reference_architecture,
+        stem_stride=training.reference_stem_stride, base_width=training.reference_base_width,
+        batch_size=batch_size, lr=training.reference_lr, ema_decay=0.0, flip=data["flip"],
         class_weights="balanced" if data.get("uneven") else "none",
-        steps=steps_for(data["train"], batch_size, epochs))
+        steps=steps_for(data["train"], batch_size, epochs), **schedule)
     settings = asdict(config) | {"arm": "real", "base": None, "max_ram_mb": training.max_ram_mb}
     return classifier(settings, compute.seed_of(study.seed, "judge"), real=real)
 
