@@ -1,7 +1,7 @@
-"""ImageSet: images, labels, class names and where each image came from; the currency of the project.
+"""ImageSet: images, labels, class names and where each image came from.
 
-Stored as Parquet shards with images as `{bytes, path}` PNG structs, which the Hugging Face `datasets`
-library reads as they are: `load_dataset("parquet", data_files="…/*.parquet")`.
+Stored as Parquet shards with images as `{bytes, path}` PNG structs, the layout of the Hugging Face
+`datasets` library: `load_dataset("parquet", data_files="…/*.parquet")`.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ class ImagesError(ValueError):
 
 @dataclass(frozen=True)
 class ImageSet:
-    """n images of one size with labels, seeds, sources and prompts; `columns` holds what else is known."""
+    """n images of one size with labels, seeds, sources and prompts."""
 
     images: np.ndarray  # (n, h, w, 3) uint8, RGB
     labels: np.ndarray  # (n,) int64
     classes: tuple[str, ...]
     seeds: np.ndarray  # (n,) int64
-    sources: tuple[str, ...]  # where each came from: a file, a scene, the image it was inverted from
+    sources: tuple[str, ...]  # a file, a scene, or the image that each was inverted from
     prompts: tuple[str, ...]
-    columns: Mapping[str, Sequence] = field(default_factory=dict)
+    columns: Mapping[str, Sequence] = field(default_factory=dict)  # what else is known
 
     def __post_init__(self):
-        lengths = {name: len(getattr(self, name)) for name in ("labels", "seeds", "sources", "prompts")}
-        stored = isinstance(self.columns, StoredColumns)
-        lengths |= {} if stored else {name: len(values) for name, values in self.columns.items()}
+        names = ("labels", "seeds", "sources", "prompts")
+        lengths = {name: len(getattr(self, name)) for name in names}
+        if not isinstance(self.columns, StoredColumns):
+            lengths |= {name: len(values) for name, values in self.columns.items()}
         wrong = {name: length for name, length in lengths.items() if length != len(self.images)}
         if wrong or self.images.dtype != np.uint8 or self.images.shape[3:] != (3,):
             raise ValueError(
@@ -83,7 +84,7 @@ class ImageSet:
         return np.bincount(self.labels, minlength=len(self.classes))
 
     def first(self, count: int) -> np.ndarray:
-        """Positions (classes, count) of the first images of each class, repeated where there are too few."""
+        """Positions (classes, count) of the first of each class; where too few, repeated."""
         rows = [np.flatnonzero(self.labels == label) for label in range(len(self.classes))]
         return np.stack([np.resize(row, count) for row in rows])
 
@@ -93,23 +94,24 @@ class ImageSet:
         return np.stack([_decode(cell["bytes"], cv2.IMREAD_GRAYSCALE) > 0 for cell in cells])
 
     def native(self) -> list[np.ndarray]:
-        """The images (h, w, 3) as they were sampled, before they were resized for the classifiers."""
+        """The images (h, w, 3) as they were sampled, before they were resized for classifiers."""
         if "native" not in self.columns:
             return list(self.images)
         return [_decode(cell["bytes"], cv2.IMREAD_COLOR_RGB) for cell in self.columns["native"]]
 
     def to_folder(self, folder: Path) -> None:
         """PNG class folders and `metadata.csv` with label, seed, source and prompt of each file."""
-        names = [f"{_safe(self.classes[k])}/{i:06}.png" for i, k in enumerate(self.labels)]
+        labels = [self.classes[k] for k in self.labels]
+        names = [f"{_safe(label)}/{i:06}.png" for i, label in enumerate(labels)]
         for name, image in zip(names, self.images, strict=True):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(encode_png(image))
-        labels = [self.classes[k] for k in self.labels]
-        rows = zip(names, labels, self.seeds, self.sources, self.prompts, strict=True)
         with (folder / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["file_name", *FIXED[1:]])
-            writer.writerows(rows)
+            writer.writerows(
+                zip(names, labels, self.seeds, self.sources, self.prompts, strict=True)
+            )
 
     @staticmethod
     def from_folder(folder: Path, size: int) -> ImageSet:
@@ -118,8 +120,8 @@ class ImageSet:
         if not files:
             raise ImagesError(f"no pictures in class folders ({', '.join(SUFFIXES)}).\n{folder}")
         names = [path.relative_to(folder).as_posix() for path in files]
-        known = _metadata(folder / "metadata.csv")
-        rows = [known.get(name, {}) for name in names]
+        metadata = _metadata(folder / "metadata.csv")
+        rows = [metadata.get(name, {}) for name in names]
         labels = [row.get("label", path.parent.name) for row, path in zip(rows, files, strict=True)]
         classes = tuple(sorted(set(labels)))
         return ImageSet(
@@ -132,21 +134,24 @@ class ImageSet:
         )
 
     def to_datasets(self):
-        """A Hugging Face `datasets.Dataset` with the columns image, label, seed, source, prompt and others."""
-        datasets = _datasets()
-        table = _table(self)
+        """A Hugging Face `datasets.Dataset` with all columns."""
+        datasets, table = _datasets(), _table(self)
         features = datasets.Features.from_dict(_features(table, self.classes))
-        columns = {name: table[name].to_pylist() for name in table.column_names}
-        return datasets.Dataset.from_dict(columns, features=features)
+        return datasets.Dataset.from_dict(table.to_pydict(), features=features)
 
     @staticmethod
     def from_datasets(dataset, size: int, image: str = "image", label: str = "label") -> ImageSet:
-        """A `datasets.Dataset` with an image and a ClassLabel column, each cropped to its centre square."""
+        """A `datasets.Dataset` with an image and a ClassLabel column; images become squares."""
         pixels = [fit(np.asarray(picture.convert("RGB")), size) for picture in dataset[image]]
-        count, columns = len(pixels), dataset.column_names
-        seeds = dataset["seed"] if "seed" in columns else range(count)
-        sources = dataset["source"] if "source" in columns else [f"{image}/{i}" for i in range(count)]
-        prompts = dataset["prompt"] if "prompt" in columns else [""] * count
+        defaults = {
+            "seed": range(len(pixels)),
+            "source": [f"{image}/{i}" for i in range(len(pixels))],
+            "prompt": [""] * len(pixels),
+        }
+        seeds, sources, prompts = (
+            dataset[name] if name in dataset.column_names else values
+            for name, values in defaults.items()
+        )
         return ImageSet(
             np.stack(pixels),
             np.array(dataset[label], np.int64),
@@ -159,7 +164,7 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class StoredColumns(Mapping):
-    """Further columns of a stored set. Each is read from its files when it is asked for, and not kept."""
+    """Further columns of a stored set, each read from its files when it is asked for, not kept."""
 
     files: tuple[Path, ...]
     names: tuple[str, ...]
@@ -168,12 +173,14 @@ class StoredColumns(Mapping):
     def __getitem__(self, name: str) -> list:
         if name not in self.names:
             raise KeyError(name)
-        cells = {}
-        for path, start, count in _extents(self.files):
+        cells, start = {}, 0
+        for path in self.files:
+            count = pq.read_metadata(path).num_rows
             local = np.unique(self.rows[(self.rows >= start) & (self.rows < start + count)])
             if len(local):
                 column = pq.read_table(path, columns=[name])[name]
                 cells |= zip(local, column.take(local - start).to_pylist(), strict=True)
+            start += count
         return [cells[row] for row in self.rows]
 
     def __iter__(self) -> Iterator[str]:
@@ -184,7 +191,7 @@ class StoredColumns(Mapping):
 
 
 def load(artifact: Artifact) -> ImageSet:
-    """All shards of an artifact as one set. A process decodes it once, and keeps up to MAX_DECODED bytes."""
+    """All shards of an artifact as one set; a process decodes it once, and keeps MAX_DECODED."""
     key = tuple((path, path.stat().st_mtime_ns) for path in artifact.files)
     if key not in _decoded:
         _decoded[key] = _read(artifact.files)
@@ -198,52 +205,42 @@ _decoded: OrderedDict[tuple, ImageSet] = OrderedDict()
 
 
 def _read(files: Sequence[Path]) -> ImageSet:
+    """The set of these shards; of further columns only the names are read."""
     try:
-        return _concatenated(list(files))
+        schema = pq.read_schema(files[0])
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        table = pa.concat_tables([pq.read_table(path, columns=list(FIXED[1:])) for path in files])
+        further = tuple(name for name in schema.names if name not in FIXED)
+        return ImageSet(
+            _decoded_images(files, len(table)),
+            table["label"].to_numpy().astype(np.int64),
+            tuple(features["label"]["names"]),
+            table["seed"].to_numpy().astype(np.int64),
+            tuple(table["source"].to_pylist()),
+            tuple(table["prompt"].to_pylist()),
+            StoredColumns(tuple(files), further, np.arange(len(table))) if further else {},
+        )
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:300]
         raise ImagesError(
-            f"not shards of one image set: {reason}. Remove the folder, and the same command makes it "
-            f"again.\n{files[0].parent if files else 'no file'}"
+            f"not shards of one image set: {reason}. Remove the folder, and the same command makes "
+            f"it again.\n{files[0].parent if files else 'no file'}"
         ) from error
 
 
-def _concatenated(files: list[Path]) -> ImageSet:
-    """The set of these shards; of further columns only the names are read."""
-    schema = pq.read_schema(files[0])
-    classes = json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    table = pa.concat_tables([pq.read_table(path, columns=list(FIXED[1:])) for path in files])
-    further = tuple(name for name in schema.names if name not in FIXED)
-    return ImageSet(
-        _decoded_images(files, len(table)),
-        table["label"].to_numpy().astype(np.int64),
-        tuple(classes),
-        table["seed"].to_numpy().astype(np.int64),
-        tuple(table["source"].to_pylist()),
-        tuple(table["prompt"].to_pylist()),
-        StoredColumns(tuple(files), further, np.arange(len(table))) if further else {},
-    )
-
-
-def _decoded_images(files: list[Path], count: int) -> np.ndarray:
+def _decoded_images(files: Sequence[Path], count: int) -> np.ndarray:
     """The column `image` (count, h, w, 3), one file in memory at a time."""
     images, start = None, 0
     with ThreadPoolExecutor() as pool:
         for path in files:
             cells = pq.read_table(path, columns=["image"])["image"].combine_chunks().field("bytes")
-            pixels = pool.map(lambda cell: _decode(cell.as_buffer(), cv2.IMREAD_COLOR_RGB), cells)
+            buffers = (cell.as_buffer() for cell in cells)
+            pixels = pool.map(lambda data: _decode(data, cv2.IMREAD_COLOR_RGB), buffers)
             for row, image in enumerate(pixels, start):
                 images = np.empty((count, *image.shape), np.uint8) if images is None else images
                 images[row] = image
             start += len(cells)
     return images
-
-
-def _extents(files: Sequence[Path]) -> list[tuple[Path, int, int]]:
-    """Each file with its first row within the set and its number of rows."""
-    counts = [pq.read_metadata(path).num_rows for path in files]
-    starts = np.cumsum([0, *counts[:-1]])
-    return list(zip(files, starts.tolist(), counts, strict=True))
 
 
 def _take_columns(columns: Mapping[str, Sequence], rows: np.ndarray) -> Mapping[str, Sequence]:
@@ -260,9 +257,9 @@ def write(path: Path, shard: ImageSet) -> None:
 
 
 def _table(images: ImageSet) -> pa.Table:
-    cells = [picture(im, f"{seed}.png") for im, seed in zip(images.images, images.seeds, strict=True)]
+    pairs = zip(images.images, images.seeds, strict=True)
     arrays = {
-        "image": pa.array(cells, PICTURE),
+        "image": pa.array([picture(image, f"{seed}.png") for image, seed in pairs], PICTURE),
         "label": pa.array(images.labels, pa.int64()),
         "seed": pa.array(images.seeds, pa.int64()),
         "source": pa.array(images.sources, pa.string()),
@@ -275,7 +272,7 @@ def _table(images: ImageSet) -> pa.Table:
 
 
 def picture(image: np.ndarray, name: str) -> dict[str, Any]:
-    """RGB (h, w, 3), grey or mask (h, w) as the `{bytes, path}` cell of a losslessly stored picture."""
+    """RGB (h, w, 3), grey or mask (h, w) as the `{bytes, path}` cell of a lossless picture."""
     return {"bytes": encode_png(image), "path": name}
 
 

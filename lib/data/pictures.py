@@ -15,8 +15,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow hands o
 MAX_PIXELS = 2**26  # 67 megapixels: twice the largest photo, a fifth of a GB of RGB
 ORIENTATION = 0x0112  # the EXIF tag
 DAMAGE = (  # what Pillow's readers raise over damaged files
-    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError,
-    struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning, cv2.error,
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError,
+    MemoryError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    cv2.error,
 )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def _decode_jpeg(data: bytes) -> np.ndarray:
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "F":
-        raise PictureError("floating-point pixels, whose range is not known; save it as 8 or 16 bits")
+        raise PictureError("floating-point pixels of unknown range; save it as 8 or 16 bits")
     if image.mode.startswith("I"):
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""What a source knows of its images, as lines that can be drawn onto them."""
+"""What rendered scenes know of themselves, as lines that can be drawn onto the images."""
 
 from __future__ import annotations
 
@@ -15,14 +15,21 @@ def known(images: ImageSet) -> bool:
 
 
 def overlays(images: ImageSet, index: list[int]) -> list[dict]:
-    """For each image its mask and segments (m, 4): towards the vanishing points, the horizon, where shadows fall."""
-    masks, size = images.take(index).masks(), images.images.shape[1]
-    return [{"mask": mask, "segments": _segments({name: np.array(images.columns[name][i]) for name in NEEDED - {"mask"}},
-                                                 foot(mask), size)} for i, mask in zip(index, masks, strict=True)]
+    """Of each image its mask, and segments (m, 4): axes, horizon, where shadows fall."""
+    part, size = images.take(index), images.images.shape[1]
+    names = sorted(NEEDED - {"mask"})
+    truths = zip(*(part.columns[name] for name in names), strict=True)
+    return [
+        {
+            "mask": mask,
+            "segments": _segments(dict(zip(names, map(np.array, truth), strict=True)), mask, size),
+        }
+        for mask, truth in zip(part.masks(), truths, strict=True)
+    ]
 
 
 def foot(mask: np.ndarray) -> np.ndarray:
-    """The pixel (u, v) in the middle of the lowest row of a mask (h, w); the frame's centre for an empty one."""
+    """The pixel (u, v) in the middle of a mask's lowest row; the centre of an empty one."""
     rows = np.flatnonzero(mask.any(axis=1))
     if not len(rows):
         return (np.array(mask.shape[::-1]) - 1) / 2
@@ -30,9 +37,10 @@ def foot(mask: np.ndarray) -> np.ndarray:
 
 
 def heading(vanishing: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Unit vector in which a pixel moves when its point moves along a direction with that vanishing point (3,).
+    """Unit vector in which a pixel moves when its point moves along a direction.
 
-    A point at depth z moved by e goes from `at` to at + e (v - at w) / z; nothing is divided, so infinity is no case.
+    `vanishing` (3,) is that direction's vanishing point. A point at depth z moved by e goes from
+    `at` to at + e (v - at w) / z; nothing is divided, so infinity is no case.
     """
     step = vanishing[:2] - at * vanishing[2]
     return step / np.linalg.norm(step)
@@ -43,12 +51,18 @@ def shadow(K: np.ndarray, R: np.ndarray, light: np.ndarray) -> np.ndarray:
     return K @ R @ np.array([-light[0], -light[1], 0.0])
 
 
-def _segments(truth: dict[str, np.ndarray], at: np.ndarray, size: int) -> dict[str, np.ndarray]:
-    points, reach = truth["vanishing_points"].reshape(3, 3), 0.3 * size
-    axes = [np.concatenate([at, at + reach * heading(point, at)]) for point in points]
+def _segments(truth: dict[str, np.ndarray], mask: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    base, reach = foot(mask), 0.3 * size
+    points = truth["vanishing_points"].reshape(3, 3)
     fall = shadow(truth["K"].reshape(3, 3), truth["R"].reshape(3, 3), truth["light"])
+
+    def towards(point: np.ndarray) -> np.ndarray:
+        return np.concatenate([base, base + reach * heading(point, base)])
+
     a, b, c = truth["horizon"]
-    ends = np.array([0.0, size - 1.0])
-    level = np.array([[ends[0], -(c + a * ends[0]) / b, ends[1], -(c + a * ends[1]) / b]])
-    return {"to the vanishing points": np.array(axes), "shadow falls": np.concatenate([at, at + reach * heading(fall, at)]),
-            "horizon": level}
+    left, right = 0.0, size - 1.0
+    return {
+        "to the vanishing points": np.array([towards(point) for point in points]),
+        "shadow falls": towards(fall),
+        "horizon": np.array([[left, -(c + a * left) / b, right, -(c + a * right) / b]]),
+    }

@@ -1,1 +1,1 @@
-"""One file per source: `<name>.py` holds `open_source(options) -> Source`; `data.source` names it."""
+"""One file per source: `<name>.py` with `open_source(options) -> Source`; `data.source: <name>`."""
