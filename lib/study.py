@@ -79,7 +79,7 @@ class Study(Chapter):
         """Leave the chapter's results for later chapters and for the page, and print its text."""
         seconds = self.write_results(results, self.named_artifacts())
         text.show(self.name, results)
-        figures.say(f"Time: {progress.clock(seconds)} on {compute.describe()}.")
+        print(f"{progress.clock(seconds)} on {compute.describe()}")
 
     def named_artifacts(self) -> Specs:
         """What the page lists as this chapter's own."""

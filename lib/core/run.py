@@ -1,4 +1,4 @@
-"""What the Makefile calls: validate, run a notebook through papermill, move it into place; status, publish."""
+"""What the Makefile calls: validate, run a notebook through papermill, move it into place; status."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from traitlets.config import Config
 from lib.core import config as settings
 from lib.core import progress
 from lib.core.config import RUN, SettingsError
-from lib.core.freshness import ELSEWHERE, changes, names, page_stamp, read, result_of, stamp
+from lib.core.freshness import changes, names, page_stamp, read, result_of, stamp
 from lib.core.paths import NOTEBOOKS, REPORTS, ROOT
-from lib.core.store import ArtifactSpec, Store, StoreError, git, locked, write_json
+from lib.core.store import StoreError, locked, write_json
 from lib.report import ReportError
 
 PRIVATE = Config(KernelManager={"transport_encryption": "auto"})  # nobody else on the machine reads the kernel's talk
@@ -142,46 +142,6 @@ def _print(text: str, terminal: bool, stays: bool) -> None:
 
 # --- the whole study ------------------------------------------------------------------------------------------------
 
-def publish(profile: str) -> Path:
-    """Stitch the executed notebooks into reports/<profile>/report.html and leave results/run.json."""
-    from lib.report import publish as page
-
-    loaded, out = settings.load(profile), REPORTS / profile
-    results = {name: read(out / "results" / f"{name}.json") for name in names()}
-    for name, result in results.items():
-        if result is None:
-            raise RunError(f"no result of {name}, or not a readable one; `make report` runs it again.\n"
-                           f"{out / 'results' / name}.json")
-    for name, result in results.items():
-        _refuse_changed(name, result.get("settings"), loaded.parameters(name))
-    seconds = {name: (read(out / "stamps" / f"{name}.done.json") or result)["seconds"] for name, result in results.items()}
-    run = {"profile": profile, "device": results[names()[-1]]["device"], "total": round(sum(seconds.values()), 1),
-           "seconds": seconds, **git()}
-    write_json(out / "results" / "run.json", run)
-    store, manifests = Store(loaded.study.store), {}
-    for recipe in [ArtifactSpec.from_json(tree) for result in results.values() for tree in result["specs"].values()]:
-        manifests[recipe.key] = store.make(recipe).manifest
-    banner = {"profile": profile, "small": loaded.study.small, "device": run["device"], "seeds": loaded.study.seeds,
-              "resolution": loaded.data.resolution, "git": run["git"][:10] + (" (changed)" if run["dirty"] else ""),
-              "last runs": f"{run['total'] / 60:.0f} min"}
-    written = page.publish([out / "notebooks" / f"{name}.ipynb" for name in names()], out / "report.html",
-                           title=loaded.study.title, banner=banner, provenance=list(manifests.values()))
-    seen = read(out / "stamps" / "report.json")
-    if seen:
-        write_json(out / "stamps" / "report.done.json", seen)
-    return written
-
-
-def _refuse_changed(name: str, ran: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    """The page says of itself what its notebooks ran with, so params/ must still say the same."""
-    same = {key: value for key, value in now.items() if key not in ELSEWHERE and value != "auto"}  # auto: decided there
-    differing = [key for key, value in same.items() if ran and json.loads(json.dumps(value)) != ran.get(key)]
-    if differing:
-        raise RunError(f"params/ changed while the study ran: {name} ran with {differing[0]} = "
-                       f"{ran.get(differing[0])!r}, and the profile now says {now[differing[0]]!r}. "
-                       "Run `make report` again; it runs what the change concerns.")
-
-
 def status(profile: str) -> list[str]:
     """For each notebook whether it is fresh and, if not, why; for each kind of its artifacts what is there."""
     from lib import study as studies
@@ -215,9 +175,9 @@ def _why_stale(name: str, profile: str, now: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """`python -m lib.core.run notebook NAME|publish|status|pdf --profile world`."""
+    """`python -m lib.core.run notebook NAME|status --profile world`."""
     parser = argparse.ArgumentParser(prog="python -m lib.core.run", description=__doc__)
-    parser.add_argument("command", choices=["notebook", "publish", "status", "pdf"])
+    parser.add_argument("command", choices=["notebook", "status"])
     parser.add_argument("name", nargs="?", help="notebook, e.g. 04_training")
     parser.add_argument("--profile", default="world")
     wanted = parser.parse_args(arguments)
@@ -238,12 +198,6 @@ def _dispatch(wanted: argparse.Namespace) -> None:
         if wanted.name not in names():
             raise RunError(f"no notebook named {wanted.name!r}; there are {', '.join(names())}")
         notebook(wanted.name, wanted.profile)
-    elif wanted.command == "pdf":
-        from lib.report.publish import pdf
-
-        print(pdf(REPORTS / wanted.profile / "report.html", REPORTS / wanted.profile / "report.pdf"))
-    elif wanted.command == "publish":
-        print(f"open {publish(wanted.profile).relative_to(ROOT)}")
     else:
         print("\n".join(status(wanted.profile)))
 

@@ -119,6 +119,13 @@ class Grid:
         )
 
 
+def data_url(image: np.ndarray) -> str:
+    """One picture (h, w, 3) uint8 as a JPEG that a page holds itself."""
+    packed = io.BytesIO()
+    Image.fromarray(image).save(packed, "JPEG", quality=88, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
+
+
 def svg(grid: Grid) -> str:
     """The sheet as SVG text in the house style."""
     names = _names(grid.overlays)

@@ -106,6 +106,12 @@ def color(name: str) -> str:
     return THEME[spare[zlib.crc32(plain.encode()) % len(spare)]][0]
 
 
+def adaptive(name: str) -> str:
+    """The colour of a training set in CSS, for light and dark pages."""
+    light = color(name)
+    return f"light-dark({light}, {next(dark for key, dark in THEME.values() if key == light)})"
+
+
 def palette(names: list[str]) -> dict[str, str]:
     """A colour for each name: arms keep their own, the others share what is left, in order."""
     known = {name: color(name) for name in names if str(name).split("*")[-1] in THEME or "+" in str(name)}

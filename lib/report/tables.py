@@ -164,11 +164,6 @@ def html_table(columns: Iterable[Column]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
 
 
-def scroll(inner: str, label: str) -> str:
-    """A box that scrolls sideways by itself, reachable with the keyboard."""
-    return f'<div class="scroll" role="region" tabindex="0" aria-label="{html.escape(label)}">{inner}</div>'
-
-
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
     """Columns of results split into mean, low, high and n, so that a CSV holds numbers."""
     parts = {}

@@ -14,70 +14,80 @@ from typing import Any
 
 import jinja2
 import mistune
-from IPython.display import display
 from markupsafe import Markup
 
 from lib.measure.stats import verdict
 from lib.report import ReportError
+from lib.report.figures import show_html
 from lib.report.style import label
 from lib.report.tables import minus, refuse_nan
 
-PARAGRAPHS = ("**Answer.**", "**But.**", "**Limits.**")
+SUMMARY = "00_summary"
+HEADS = ("Answer", "But", "Limits")
+SUMMARY_HEADS = ("Answer", "Take-aways", "Caveats")  # the last two are lists
 CHAPTERS = [path.name.removesuffix(".md.j2")
             for path in sorted(Path(__file__).with_suffix("").glob("0[1-9]_*.md.j2"))]
 MARKDOWN = re.compile(r"([\\`*_\[\]!|#~$])")
 
 
-def render(chapter: str, results: Mapping[str, Any]) -> str:
-    """Markdown of a chapter's paragraphs; a key that the template needs and `results` lacks is an error."""
+def paragraphs(chapter: str, results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The text of a chapter: head -> Markdown, one string a paragraph or list item."""
     try:
         text = environment().get_template(f"{chapter}.md.j2").render(results)
     except jinja2.UndefinedError as error:
-        raise ReportError(f"lib/report/text/{chapter}.md.j2: {error} in the chapter's results") from error
-    before, *parts = re.split(r"(\*\*(?:Answer|But|Limits)\.\*\*)", text)
-    paragraphs = dict(zip(parts[::2], (" ".join(part.split()) for part in parts[1::2]), strict=True))
-    in_order = ["**Answer.**", *(head for head in PARAGRAPHS[1:] if head in paragraphs)]
-    if before.strip() or parts[::2] != in_order or not all(paragraphs.values()):
-        raise ReportError(f"lib/report/text/{chapter}.md.j2: at most one paragraph each of {', '.join(PARAGRAPHS)}")
+        raise ReportError(f"lib/report/text/{chapter}.md.j2: {error} in the chapter's results"
+                          ) from error
+    allowed = SUMMARY_HEADS if chapter == SUMMARY else HEADS
+    before, *parts = re.split(rf"\*\*({'|'.join(allowed)})\.\*\*", text)
+    heads, bodies = parts[::2], [_items(part) for part in parts[1::2]]
+    in_order = [head for head in allowed if head in heads or head == "Answer"]
+    if before.strip() or heads != in_order or not all(bodies):
+        raise ReportError(f"lib/report/text/{chapter}.md.j2: at most one paragraph each of "
+                          f"{', '.join(allowed)}, the first always")
     refuse_nan(f"the text of {chapter}", text)
-    return "\n\n".join(f"{head} {part}" for head, part in paragraphs.items())
+    return dict(zip(heads, bodies, strict=True))
 
 
-def to_html(markdown: str) -> str:
-    """The same text for the page and for JupyterLab."""
-    return f'<div class="text">{mistune.create_markdown(escape=True)(markdown)}</div>'
+def render(chapter: str, results: Mapping[str, Any]) -> str:
+    """The same as one Markdown text."""
+    parts = paragraphs(chapter, results)
+    return "\n\n".join(f"**{head}.** {body[0]}" if len(body) == 1 else
+                       f"**{head}.**\n\n" + "\n".join(f"- {item}" for item in body)
+                       for head, body in parts.items())
+
+
+def to_html(markdown: str) -> Markup:
+    """Markdown as HTML; raw HTML in it is text."""
+    return Markup(mistune.create_markdown(escape=True)(markdown))
 
 
 def show(chapter: str, results: Mapping[str, Any]) -> None:
     """Print a chapter's paragraphs in its notebook."""
     text = render(chapter, results)
-    display({"text/html": to_html(text), "text/plain": text}, raw=True)
-
-
-def answer(chapter: str, results: Mapping[str, Any]) -> Markup:
-    """The chapter's first paragraph, to be quoted by another; its text is escaped already."""
-    return Markup(render(chapter, results).split("\n\n")[0].removeprefix(PARAGRAPHS[0]).strip())
-
-
-def show_answers(answers: Mapping[str, str]) -> None:
-    """Print the answers of several chapters as a list, each with a link to its chapter."""
-    lines = [f"- [{name[:2]}]({name}.ipynb) {text}" for name, text in answers.items()]
-    display({"text/html": to_html("\n".join(lines)), "text/plain": "\n".join(lines)}, raw=True)
+    show_html(f'<div class="text">{to_html(text)}</div>', text)
 
 
 def environment() -> jinja2.Environment:
     """Strict: no undefined name, no number without a filter, nothing unescaped."""
-    found = jinja2.Environment(loader=jinja2.PackageLoader("lib.report", "text"), autoescape=True,
-                               undefined=jinja2.StrictUndefined, finalize=_escape)
-    found.filters |= {"verdict": verdict, "count": count, "pct": pct, "points": points, "ci": ci, "seconds": seconds,
-                      "decimal": decimal, "listed": listed, "label": label, "having": having}
-    return found
+    strict = jinja2.Environment(loader=jinja2.PackageLoader("lib.report", "text"), autoescape=True,
+                                undefined=jinja2.StrictUndefined, finalize=_escape)
+    strict.filters |= {
+        "verdict": verdict, "count": count, "pct": pct, "points": points, "ci": ci, "size": size,
+        "seconds": seconds, "decimal": decimal, "listed": listed, "label": label,
+        "having": having, "selected": selected, "sized": sized,
+        "spelled": spelled}
+    return strict
+
+
+def _items(text: str) -> list[str]:
+    return [" ".join(item.split()) for item in re.split(r"(?m)^- ", text) if item.strip()]
 
 
 def _escape(value: Any) -> Any:
-    """What a template prints: text of the data without its Markdown; a bare number or result is refused."""
+    """What a template prints: text without its Markdown; a bare number or result is refused."""
     if isinstance(value, (Real, Mapping)) or value is None:
-        raise ReportError(f"a template prints {value!r}; pass it through a filter such as `count` or `pct`")
+        raise ReportError(f"a template prints {value!r}; pass it through a filter such as `count` "
+                          "or `pct`")
     return value if isinstance(value, Markup) else MARKDOWN.sub(r"\\\1", str(value))
 
 
@@ -94,6 +104,27 @@ def pct(result: Mapping | Real, digits: int = 1) -> str:
 def points(result: Mapping | Real) -> str:
     """`−24.5 points`, of a difference of shares."""
     return minus(f"{100 * _mean(result):+.1f} points")
+
+
+def size(result: Mapping | Real) -> str:
+    """`24.5`, the size of a difference of shares in points."""
+    return f"{abs(100 * _mean(result)):.1f}"
+
+
+def spelled(names: Sequence) -> str:
+    """`three`, of the members of a list; digits from ten on."""
+    small = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return small[len(names)] if len(names) < len(small) else str(len(names))
+
+
+def selected(results: Mapping[str, Mapping], names: Sequence[str]) -> dict[str, Mapping]:
+    """These differences alone."""
+    return {name: results[name] for name in names}
+
+
+def sized(results: Mapping[str, Mapping]) -> list[Mapping]:
+    """Differences, the smallest first."""
+    return sorted(results.values(), key=lambda result: abs(_mean(result)))
 
 
 def ci(result: Mapping, scale: float = 100) -> Markup:

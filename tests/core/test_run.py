@@ -104,14 +104,6 @@ def test_a_replaced_image_is_noticed(tmp_path):
     assert freshness.listing([str(tmp_path)]) != before
 
 
-def test_the_page_is_refused_where_params_changed_meanwhile():
-    with pytest.raises(run.RunError, match="ran with seeds = 3, and the profile now says 5.*make report"):
-        run._refuse_changed("04_training", {"seeds": 3}, {"seeds": 5})
-    same = {"seeds": 3, "betas": [0.4, 0.6]}
-    run._refuse_changed("04_training", same | {"precision": "float32", "title": "A"},
-                        same | {"precision": "auto", "title": "B"})  # decided by the machine; read by the page alone
-
-
 def test_kernels_see_nothing_of_the_users_ipython_and_killed_runs_leave_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "REPORTS", tmp_path)
     for name in ("MPLBACKEND", "IPYTHONDIR", run.RUN, "PYTHONPATH", "OMP_WAIT_POLICY", run.progress.STATE):

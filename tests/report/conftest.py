@@ -1,25 +1,18 @@
-"""One page, made once for the tests of this folder."""
+"""One finished study and its page, made once for the tests of this folder."""
 
 import pytest
 
-from lib.report.publish import publish
-from tests.report import notebooks
+from lib.report.page import publish
+from tests.report.finished import finish
 
 
 @pytest.fixture(scope="session")
-def executed(tmp_path_factory):
-    """Paths of the three executed notebooks."""
-    return notebooks.execute(tmp_path_factory.mktemp("report"))
+def study(tmp_path_factory):
+    """The folder of a finished study."""
+    return finish(tmp_path_factory.mktemp("reports"))
 
 
 @pytest.fixture(scope="session")
-def page(executed):
-    """Path of the page made of them."""
-    out = executed[0].parents[1] / "report.html"
-    return publish(
-        executed,
-        out,
-        "How far are diffusion-made training images from real ones?",
-        notebooks.BANNER,
-        notebooks.MANIFESTS,
-    )
+def page(study):
+    """Path of its page."""
+    return publish(study.name, study.parent)

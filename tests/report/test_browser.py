@@ -3,15 +3,14 @@
 import pytest
 
 from lib.report import ReportError
-from lib.report.publish import browser, pdf
+from lib.report.page import browser, pdf
 from tests.report.checks import check_in_browser, headless, look
 
 FAULTS = [
     ("</style>", "main{width:2000px}</style>", "needs .* px"),
-    ("</style>", ".finding{color:#777!important}</style>", "contrast below"),
+    ("</style>", ".key{color:#777!important}</style>", "contrast below"),
     ("<main", "<script>x</script><main", "errors"),
     ("data:image/svg+xml;base64,PHN2", "data:image/svg+xml;base64,AAAA", "pictures without"),
-    ('<details class="code"', '<details open class="code"', "not folded"),
 ]
 
 

@@ -17,9 +17,9 @@ from IPython.utils.capture import capture_output
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
+from lib.core.paths import ROOT
 from lib.report import ReportError, figures, style
 from lib.report import contact_sheet as sheet
-from tests.report.notebooks import ROOT
 
 EVIL = '<script>alert("1")</script>'
 FRAME = pd.DataFrame({"arm": ["real", EVIL, "$x$"], "accuracy": [0.931, 0.5, -1.25]})
@@ -55,8 +55,7 @@ def test_figure_is_saved_with_its_numbers(out):
     assert base64.b64decode(soup.img["src"].split(",")[1]).decode() == saved
     pd.testing.assert_frame_equal(pd.read_csv(out / "figures/01_data_bars.csv"), FRAME)
     assert soup.img["alt"] == f"Three bars, {EVIL}." and EVIL in soup.figcaption.get_text() and not soup.script
-    assert soup.figure["id"] == "fig-bars" and soup.figure["class"] == ["narrow"] and int(soup.img["width"]) == 460
-    assert [cell.get_text() for cell in soup.select(".numbers td")] == ["0.931", "0.500", "−1.250"]
+    assert soup.figure["id"] == "fig-bars" and soup.figure["class"] == ["figure", "narrow"] and int(soup.img["width"]) == 460
 
 
 def test_same_figure_same_bytes_in_text_and_themes():
@@ -265,14 +264,23 @@ def test_table_refuses(out):
         figures.table(FRAME[:0], "empty", "Numbers.")
 
 
-def test_prose_is_escaped_and_bounded(out):
-    assert shown(figures.finding, f"{EVIL} wins.").get_text() == f"Finding {EVIL} wins."
-    assert len(shown(figures.say, "One.\n\nTwo.").find_all("p")) == 2
-    with pytest.raises(ReportError, match="151 words; 150 at most"):
-        figures.abstract("word " * 151)
-    with pytest.raises(ReportError, match="says 'nan'"):
-        figures.finding("The gap is nan points.")
-    figures.finding("Not balanced: nan has 10 training images, Nan Goldin 5.")  # classes may be called so
+def test_prose_is_escaped(out):
+    soup = shown(figures.say, f"One {EVIL}.\n\nTwo.")
+    assert len(soup.find_all("p")) == 2 and EVIL in soup.get_text() and not soup.script
+    with pytest.raises(ReportError, match="says nothing"):
+        figures.say(" ")
+    with pytest.raises(ReportError, match="a number is missing"):
+        figures.say("The gap is nan points.")
+    figures.say("Not balanced: nan has 10 training images, Nan Goldin 5.")  # classes may be so called
+
+
+@pytest.mark.parametrize(("caption", "complaint"), [
+    ("one two three four five six seven eight nine ten eleven twelve thirteen.", "has 13 words"),
+    ("Real wins. " + "word " * 31, "caption after the headline.*has 31 words")])
+def test_long_captions_are_refused(out, caption, complaint):
+    with pytest.raises(ReportError, match=complaint):
+        figures.show(bars(), "bars", caption, "Bars.", FRAME)
+    assert not list((out / "figures").iterdir())
 
 
 def picture(text: str) -> np.ndarray:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jinja2
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from lib.core.paths import ROOT
 from lib.measure.stats import verdict
 from lib.report import ReportError, text
+from tests.report.checks import numbers_in, words_in
 
 ENVIRONMENT = text.environment
 FOLDER = Path(text.__file__).parent / "text"
@@ -27,7 +29,7 @@ KEPT = [pytest.param(path.stem, content["results"], id=f"{path.parts[-3]}-{path.
 WORDS = {"higher": r"higher|raises", "lower": r"lower|lowers", "equivalent": "equivalent",
          "inconclusive": "inconclusive|inconclusively"}
 DIRECTIONS = re.compile(rf"\b({'|'.join(WORDS.values())}|better|worse|significant)\b")
-CHAPTERS = pytest.mark.parametrize("chapter", list(FIXTURES))
+CHAPTERS = pytest.mark.parametrize("chapter", text.CHAPTERS)
 
 
 def is_result(tree: object) -> bool:
@@ -90,6 +92,38 @@ def test_each_word_agrees_with_verdict(chapter, seed):
         assert len(stated) <= 1, sentence
         assert not stated or printed, f"a word without its difference: {sentence}"
         assert all(stated & possible for possible in printed if stated), sentence
+
+
+GAPS = {"lower": (-0.2, -0.3, -0.1), "higher": (0.2, 0.1, 0.3), "equivalent": (0, -0.001, 0.001),
+        "inconclusive": (0.01, -0.1, 0.12)}
+
+
+def gaps(names: Sequence[str], words: Sequence[str]) -> dict[str, dict]:
+    return {name: dict(zip(("mean", "low", "high"), GAPS[word], strict=True)) | {"n": 3}
+            for name, word in zip(names, words, strict=False)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_the_answer_agrees_with_every_combination_of_verdicts(count, more):
+    for words in itertools.product(GAPS, repeat=count + more):
+        alone, mixed = words[:count], words[count:]
+        results = FIXTURES["00_summary"] | {
+            "replaced": gaps(["sd", "cd", "di"], alone), "added": gaps(["real+sd", "real+di"], mixed)}
+        (answer,) = text.paragraphs("00_summary", results)["Answer"]
+        assert len(sentences(answer)) == 1 and answer.endswith("."), answer
+        assert len(words_in(answer)) <= 30 and len(numbers_in(answer)) <= 3, answer
+        first, _, second = answer.partition(";")
+        assert bool(second) == bool(mixed)
+        assert ("do not replace" in first) == (set(alone) == {"lower"}), answer
+        assert first.startswith("Synthetic images replace real ones here") == (
+            set(alone) <= {"higher", "equivalent"}), answer
+        for part, stated in ((first, alone), (second, mixed)):
+            for word, pattern in WORDS.items():
+                assert bool(re.search(rf"\b({pattern})\b", part)) == (word in stated), answer
+                if len(set(stated)) > 1 and word in stated:
+                    number = text.spelled([word] * stated.count(word))
+                    assert f"{word} for {number}" in part, answer
 
 
 @given(seed=st.integers(0, 2**32 - 1))
