@@ -28,7 +28,8 @@ def facts(results: Mapping[str, Mapping], seeds: int) -> dict[str, Any]:
         "added": {arm: gap for arm, gap in gaps.items() if contains_real(arm)},
         "smallest": max(replaced, key=lambda arm: replaced[arm]["mean"], default=""),
         "equal_epochs": training["equal_epochs"], "choice": repair["choice"],
-        "failed": results["03_generation"].get("failed", []), "missing": repair["missing"], "truth": results["01_data"]["truth"], "seeds": seeds,
+        "failed": results["03_generation"].get("failed", []), "missing": repair["missing"],
+        "truth": results["01_data"]["truth"], "seeds": seeds,
         "training_seconds": max((row.get("training") or 0
                                  for row in results["03_generation"]["costs"]), default=0)}
 

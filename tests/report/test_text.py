@@ -109,7 +109,8 @@ def test_the_answer_agrees_with_every_combination_of_verdicts(count, more):
     for words in itertools.product(GAPS, repeat=count + more):
         alone, mixed = words[:count], words[count:]
         results = FIXTURES["00_summary"] | {
-            "replaced": gaps(["sd", "cd", "di"], alone), "added": gaps(["real+sd", "real+di"], mixed)}
+            "smallest": "sd", "replaced": gaps(["sd", "cd", "di"], alone),
+            "added": gaps(["real+sd", "real+di"], mixed)}
         (answer,) = text.paragraphs("00_summary", results)["Answer"]
         assert len(sentences(answer)) == 1 and answer.endswith("."), answer
         assert len(words_in(answer)) <= 30 and len(numbers_in(answer)) <= 3, answer
