@@ -23,7 +23,7 @@ from lib.core.paths import PARAMS, ROOT
 from lib.data import files, real
 from lib.data.source import Source, SourceError
 from lib.diffusion import model as generators
-from lib.diffusion import models, prompts, sample, sets
+from lib.diffusion import prompts, sample, sets
 from lib.measure import scaling
 from lib.remedies import registry
 
@@ -303,7 +303,7 @@ def _check_generator(facts: Facts, key: str, name: str) -> Problems:
     if name.startswith((".", "/", "~")) and not (ROOT / name).is_dir():
         yield Problem(key, name, "a folder that is there, a hub id, or shipped")
     try:
-        generators.check_fits(models.source(name), facts.config.data.source)
+        generators.check_fits(generators.locate(name), facts.config.data.source)
     except generators.GeneratorError as error:
         if key == "generation.model":
             way_out = "take sd out of generation.sets and training.arms, or set a text-to-image "
@@ -326,7 +326,7 @@ def check_prompts(facts: Facts) -> Problems:
     if not facts.prompted or not facts.classes or not path.is_file():
         return
     try:
-        known = prompts.facts(path, facts.classes)
+        known = prompts.load_facts(path, facts.classes)
     except prompts.PromptError as error:
         allowed = f"a file of params/classes with facts about your classes: {_first_line(error)}"
         yield Problem("generation.class_info", section.class_info, allowed)
@@ -335,7 +335,7 @@ def check_prompts(facts: Facts) -> Problems:
     templates |= {"sweep_prompts": section.sweep_prompts if section.sweep_num_images else []}
     for key, text in ((key, text) for key, texts in templates.items() for text in texts):
         try:
-            prompts.prompt(text, facts.classes[0], known, 0)
+            prompts.build_prompt(text, facts.classes[0], known, 0)
         except prompts.PromptError as error:
             yield Problem(f"generation.{key}", text, _first_line(error))
 

@@ -27,7 +27,7 @@ from lib.core.store import ArtifactSpec
 from lib.data import imageset, inspection, real
 from lib.data.imageset import ImageSet
 from lib.data.source import Source, SourceError
-from lib.diffusion import inversions, sets
+from lib.diffusion import embeddings, sets
 from lib.measure import (
     accuracy,
     features,
@@ -182,7 +182,7 @@ class Study(Chapter):
             and not fetch.downloaded(ROOT / section.published_path)
         ):
             section = section.model_copy(update={"generator_data": "real"})  # which takes as long
-        return inversions.recipes(
+        return embeddings.specs(
             section, self.config.study, self.facts, self.real["train"], self.labels
         )
 
@@ -191,7 +191,7 @@ class Study(Chapter):
         """The first embeddings once more under other settings."""
         if not self.inversion:
             return {}
-        return inversions.faster(self.inversion["embeddings"], self.config.inversion.ablation_images)
+        return embeddings.variants(self.inversion["embeddings"], self.config.inversion.ablation_images)
 
     def inversion_artifacts(self) -> list[ArtifactSpec]:
         return [*self.inversion.values(), *self.inversion_variants.values()]
@@ -205,7 +205,7 @@ class Study(Chapter):
         here = section.model_copy(
             update={"sets": [name for name in section.sets if name not in absent]}
         )
-        made_here = sets.recipes(here, self.config.study, self.facts, self.real["train"])
+        made_here = sets.specs(here, self.config.study, self.facts, self.real["train"])
         inverted = {"di": self.inversion["di"]} if self.inversion else {}
         return absent | made_here | inverted
 
@@ -235,7 +235,7 @@ class Study(Chapter):
         """The same seeds under other prompts and guidance: (prompt template, guidance scale) -> set."""
         if "sd" not in self.synthetic or "sd" in self._absent_published():
             return {}
-        return sets.sweeps(self.config.generation, self.config.study, self.facts)
+        return sets.sweep_specs(self.config.generation, self.config.study, self.facts)
 
     @functools.cached_property
     def reference(self) -> ArtifactSpec:

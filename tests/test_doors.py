@@ -138,7 +138,7 @@ FIELDS = st.sampled_from(["{class}", "{", "}", "{{", "{definition", "{class.__cl
 @given(st.lists(FIELDS | st.text(max_size=4), max_size=6).map("".join), NAMES, st.integers(0, 2**63 - 1))
 def test_any_text_as_a_recipe_of_prompts(template, name, seed):
     known = prompts.Facts({name: "h"}, {name: "d"}, ("a wall",))
-    said = used_or_refused(prompts.PromptError, lambda: prompts.prompt(template, name or "x", known, seed))
+    said = used_or_refused(prompts.PromptError, lambda: prompts.build_prompt(template, name or "x", known, seed))
     assert said is None or (len(said) <= len(template) * 310 + 310 and "<class" not in said.replace(name, ""))
 
 
@@ -147,7 +147,7 @@ def test_any_text_as_a_recipe_of_prompts(template, name, seed):
     {"name": NAMES, "hypernym": PLAIN, "definition": NAMES}), max_size=3), "backgrounds": PLAIN}))
 def test_any_file_of_facts(tmp_path, tree):
     (tmp_path / "facts.yaml").write_text(yaml.safe_dump(tree))
-    used_or_refused(prompts.PromptError, lambda: prompts.facts(tmp_path / "facts.yaml", ["cube"]))
+    used_or_refused(prompts.PromptError, lambda: prompts.load_facts(tmp_path / "facts.yaml", ["cube"]))
 
 
 # --- class names in the page and its files --------------------------------------------------------------------------

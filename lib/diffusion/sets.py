@@ -1,4 +1,4 @@
-"""Synthetic image sets: what a generator makes of prompts or classes, as shards that resume where they were."""
+"""Synthetic image sets: what a generator makes of prompts or classes, in shards that resume."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,291 +15,198 @@ import torch
 from lib.core.compute import seed_of
 from lib.core.paths import PARAMS
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
-from lib.data import imageset as images
-from lib.data import real as real_data
+from lib.data import imageset, real
 from lib.data.imageset import ImageSet
+from lib.data.pictures import fit
 from lib.diffusion import conditional, prompts
-from lib.diffusion.model import Generator, GeneratorError, check_fits
-from lib.diffusion.models import fingerprint, loaded_for, source
-from lib.diffusion.sample import Drawn, Sampler, sample
+from lib.diffusion.model import (
+    Generator,
+    GeneratorError,
+    check_fits,
+    load_from_settings,
+    locate,
+    weights_hash,
+)
+from lib.diffusion.sample import Sample, Sampler, sample
 
-PUBLISHED = "published"  # in place of a model: images that somebody else made
-Say = Callable[
-    [np.ndarray, list[int]], tuple[list[str] | torch.Tensor, list[str]]
-]  # labels, seeds -> conditioning, words
+PUBLISHED = "published"  # in place of a model: images that others made
+Condition = Callable[[np.ndarray, list[int]], tuple[list[str] | torch.Tensor, list[str]]]
+SAMPLER = ("guidance_scale", "num_inference_steps", "scheduler", "guidance_interval",
+           "guidance_rescale", "batch_size")
 
 
 @artifact("prompted-images")
-def prompted(store: Store, recipe: ArtifactSpec) -> FileWriters:
+def prompted_images(store: Store, spec: ArtifactSpec) -> FileWriters:
     """`count` images of the classes in turn, each from its own seed and its class's prompt."""
-    wanted = recipe.settings
-    known = prompts.facts(PARAMS / "classes" / f"{wanted['class_info']}.yaml", wanted["classes"])
+    settings, classes = spec.settings, spec.settings["classes"]
+    facts = prompts.load_facts(PARAMS / "classes" / f"{settings['class_info']}.yaml", classes)
 
-    def say(labels: np.ndarray, seeds: list[int]) -> tuple[list[str], list[str]]:
-        said = prompts.prompts(
-            wanted["prompt_template"], [wanted["classes"][label] for label in labels], known, seeds
-        )
-        return said, said
+    def condition(labels: np.ndarray, seeds: list[int]) -> tuple[list[str], list[str]]:
+        names = [classes[label] for label in labels]
+        texts = prompts.build_prompts(settings["prompt_template"], names, facts, seeds)
+        return texts, texts
 
-    return shards(recipe, lambda: loaded_for(wanted), say)
+    return _shards(spec, lambda: load_from_settings(settings), condition)
 
 
 @artifact("class-conditional-images")
-def conditioned(store: Store, recipe: ArtifactSpec) -> FileWriters:
-    """`count` images of the classes in turn from a generator that was trained on the real training images."""
-    wanted = recipe.settings
+def class_conditional_images(store: Store, spec: ArtifactSpec) -> FileWriters:
+    """`count` images of the classes in turn from a generator trained on the real training images."""
+    classes = spec.settings["classes"]
 
     @functools.cache
     def generator() -> Generator:
-        made, facts = conditional.opened(store.make(recipe.inputs["generator"]), wanted["device"])
-        if facts["classes"] != list(wanted["classes"]):
+        trained = store.make(spec.inputs["generator"])
+        generator, facts = conditional.load(trained, spec.settings["device"])
+        if facts["classes"] != list(classes):
             raise GeneratorError(
-                f"the generator was trained on classes {facts['classes']}, not on {wanted['classes']}"
-            )
-        return made.use(wanted["precision"])
+                f"the generator was trained on classes {facts['classes']}, not on {classes}")
+        return generator.use(spec.settings["precision"])
 
-    def say(labels: np.ndarray, seeds: list[int]) -> tuple[torch.Tensor, list[str]]:
-        return generator().classes(labels), [wanted["classes"][label] for label in labels]
+    def condition(labels: np.ndarray, seeds: list[int]) -> tuple[torch.Tensor, list[str]]:
+        return generator().classes(labels), [classes[label] for label in labels]
 
-    return shards(recipe, generator, say)
+    return _shards(spec, generator, condition)
 
 
-def shards(recipe: ArtifactSpec, generator: Callable[[], Generator], say: Say) -> FileWriters:
+def _shards(spec: ArtifactSpec, generator: Callable[[], Generator],
+            condition: Condition) -> FileWriters:
     """The files of a set; the generator is loaded for the first that is missing."""
-    parts = images.shards(recipe.settings["count"], recipe.settings["shard"])
-    write = lambda positions, path: images.write(path, draw(recipe, generator(), say, positions))  # noqa: E731
+
+    def write(positions: range, path: Path) -> None:
+        imageset.write(path, _sample_positions(spec, generator(), condition, positions))
+
+    parts = imageset.shards(spec.settings["count"], spec.settings["shard"])
     return {name: functools.partial(write, positions) for name, positions in parts.items()}
 
 
-def draw(recipe: ArtifactSpec, generator: Generator, say: Say, positions: range) -> ImageSet:
-    """The images at these positions: position i is of class i modulo their number, and its seed knows nothing else of it.
+def _sample_positions(spec: ArtifactSpec, generator: Generator, condition: Condition,
+                      positions: range) -> ImageSet:
+    """Position i is of class i modulo their number, from a seed that depends on nothing else.
 
-    So the same position of two sets, of other words or another guidance, starts from the same noise.
+    So the same position of two sets starts from the same noise, whatever prompt and guidance.
     """
-    wanted, classes = recipe.settings, tuple(recipe.settings["classes"])
-    labels = np.array([i % len(classes) for i in positions], np.int64)
-    seeds = [seed_of(recipe.seed, "synthetic", i) for i in positions]
-    conditioning, said = say(labels, seeds)
-    sampler = Sampler(
-        **{**wanted["sampler"], "guidance_interval": tuple(wanted["sampler"]["guidance_interval"])}
-    )
-    return collected(
-        list(sample(generator, conditioning, seeds, sampler)),
-        labels,
-        classes,
-        said,
-        wanted["resolution"],
-    )
+    classes = tuple(spec.settings["classes"])
+    labels = np.array([position % len(classes) for position in positions], np.int64)
+    seeds = [seed_of(spec.seed, "synthetic", position) for position in positions]
+    conditioning, texts = condition(labels, seeds)
+    sampler = Sampler.from_section(spec.settings["sampler"])
+    samples = list(sample(generator, conditioning, seeds, sampler))
+    return to_image_set(samples, labels, classes, texts, spec.settings["resolution"])
 
 
-def collected(
-    drawn: list[Drawn], labels: np.ndarray, classes: tuple[str, ...], said: list[str], size: int
-) -> ImageSet:
-    """What was drawn as an image set, with the faults of each image, and at its own size too where that is another."""
-    pictures = np.stack([images.fit(one.image, size) for one in drawn])
-    columns = {
-        "faults": [json.dumps(one.faults) for one in drawn],
-        "fault": [one.fault for one in drawn],
-    }
-    if drawn[0].image.shape[0] != size:  # lines are worth measuring where they were drawn
-        columns["native"] = [images.picture(one.image, f"{one.seed}-native.png") for one in drawn]
-    return ImageSet(
-        pictures,
-        labels,
-        classes,
-        np.array([one.seed for one in drawn], np.int64),
-        tuple(f"synthetic/{one.asked}" for one in drawn),
-        tuple(said),
-        columns,
-    )
+def to_image_set(samples: list[Sample], labels: np.ndarray, classes: tuple[str, ...],
+                 texts: list[str], size: int) -> ImageSet:
+    """Samples with their faults as an image set, also at their own size if that is another."""
+    columns = {"faults": [json.dumps(sample.faults) for sample in samples],
+               "fault": [sample.fault for sample in samples]}
+    if samples[0].image.shape[0] != size:  # lines are measured at the size of sampling
+        columns["native"] = [imageset.picture(sample.image, f"{sample.seed}-native.png")
+                             for sample in samples]
+    return ImageSet(np.stack([fit(sample.image, size) for sample in samples]), labels, classes,
+                    np.array([sample.seed for sample in samples], np.int64),
+                    tuple(f"synthetic/{sample.asked}" for sample in samples), tuple(texts), columns)
 
 
-def recipes(generation, study, data: dict, real: ArtifactSpec) -> dict[str, ArtifactSpec]:
-    """The sets that section `generation` of the settings names: `sd` prompted, `cd` class-conditional, `published` of CIFAKE.
+# the specs of a study
 
-    Where the model of `sd` is `published`, its images are those that somebody else made and published.
-    """
-
-    def others() -> ArtifactSpec:
-        return real_data.published_spec(
-            generation.published_path,
-            generation.num_images,
-            data["resolution"],
-            study.seed,
-            data["max_corrupt_files"],
-        )
-
-    makers = {
-        "sd": others
-        if generation.model == PUBLISHED
-        else lambda: prompt_recipe(generation, study, data),
-        "cd": lambda: class_recipe(generation, study, data, real),
-        "published": others,
-    }
-    return {name: makers[name]() for name in generation.sets}
+def specs(section, study, data: dict[str, Any], train: ArtifactSpec) -> dict[str, ArtifactSpec]:
+    """The sets that section `generation` names: `sd` prompted, `cd` class-conditional, published."""
+    builders = {"sd": lambda: prompted_spec(section, study, data),
+                "cd": lambda: class_conditional_spec(section, study, data, train),
+                "published": lambda: published_spec(section, study, data)}
+    if section.model == PUBLISHED:
+        builders["sd"] = builders["published"]
+    return {name: builders[name]() for name in section.sets}
 
 
-def prompt_recipe(generation, study, data: dict, **changes) -> ArtifactSpec:
-    """A prompted set; `changes` of prompt_template, guidance_scale or num_images are a point of a sweep."""
-    check_fits(source(generation.model), data.get("source"))
-    said = changes.pop("prompt_template", generation.prompt_template)
-    model = {
-        "model": generation.model,
-        "revision": generation.revision,
-        "print": fingerprint(generation.model),
-    }
-    model |= {"size": generation.model_resolution} if generation.model_resolution else {}
-    return prompted(
-        model
-        | {"prompt_template": said, "class_info": generation.class_info}
-        | shared(generation, study, data, **changes),
-        study.seed,
-    )
+def published_spec(section, study, data: dict[str, Any]) -> ArtifactSpec:
+    """Images of Stable Diffusion that others made and published."""
+    return real.published_spec(section.published_path, section.num_images, data["resolution"],
+                               study.seed, data["max_corrupt_files"])
 
 
-def class_recipe(generation, study, data: dict, real: ArtifactSpec) -> ArtifactSpec:
-    """A class-conditional set and, upstream of it, the training of its generator."""
-    return conditioned(
-        shared(generation, study, data, guidance_scale=generation.cd_guidance_scale),
-        study.seed,
-        generator=conditional.recipe(
-            generation, study, data, generation.init_from, generation.revision, real=real
-        ),
-    )
+def prompted_spec(section, study, data: dict[str, Any], **changes) -> ArtifactSpec:
+    """A prompted set; `changes` of prompt, guidance or count make a point of the sweep."""
+    check_fits(locate(section.model), data.get("source"))
+    section = section.model_copy(update=changes)
+    settings = {name: getattr(section, name) for name in
+                ("model", "revision", "prompt_template", "class_info")}
+    settings |= {"print": weights_hash(section.model)}
+    settings |= {"size": section.model_resolution} if section.model_resolution else {}
+    return prompted_images(settings | _shared(section, study, data), study.seed)
 
 
-def shared(generation, study, data: dict, **changes) -> dict:
+def class_conditional_spec(section, study, data: dict[str, Any],
+                           train: ArtifactSpec) -> ArtifactSpec:
+    """A class-conditional set and, as its input, the training of its generator."""
+    section = section.model_copy(update={"guidance_scale": section.cd_guidance_scale})
+    generator = conditional.training_spec(section, study, data, section.init_from,
+                                          section.revision, real=train)
+    return class_conditional_images(_shared(section, study, data), study.seed, generator=generator)
+
+
+def sweep_specs(section, study, data: dict[str, Any]) -> dict[tuple[str, float], ArtifactSpec]:
+    """Small prompted sets by (prompt, guidance): first as `sd`, then other prompts, other scales."""
+    if not section.sweep_num_images or section.model == PUBLISHED:
+        return {}
+    template, scale = section.prompt_template, section.guidance_scale
+    points = [(text, scale) for text in (template, *section.sweep_prompts)]
+    points += [(template, guidance) for guidance in section.sweep_guidance_scales]
+    return {(text, guidance): prompted_spec(
+        section, study, data, prompt_template=text, guidance_scale=guidance,
+        num_images=section.sweep_num_images) for text, guidance in dict.fromkeys(points)}
+
+
+def _shared(section, study, data: dict[str, Any]) -> dict[str, Any]:
     """Settings of every synthetic set."""
-    sampler = {
-        name: getattr(generation, name)
-        for name in (
-            "guidance_scale",
-            "num_inference_steps",
-            "scheduler",
-            "guidance_interval",
-            "guidance_rescale",
-            "batch_size",
-        )
-    }
-    count = changes.pop("num_images", generation.num_images)
-    return {
-        "classes": data["classes"],
-        "resolution": data["resolution"],
-        "count": count,
-        "shard": 4 * generation.batch_size,
-        "sampler": sampler | changes,
-        "device": study.device,
-        "precision": study.precision,
-    }
+    return {"classes": data["classes"], "resolution": data["resolution"],
+            "count": section.num_images, "shard": 4 * section.batch_size,
+            "sampler": {name: getattr(section, name) for name in SAMPLER},
+            "device": study.device, "precision": study.precision}
 
 
-def sweeps(generation, study, data: dict) -> dict[tuple[str, float], ArtifactSpec]:
-    """Small prompted sets of one seed: as `sd`, then every recipe at its guidance, then its recipe at every guidance."""
-    points = [
-        (said, generation.guidance_scale)
-        for said in (generation.prompt_template, *generation.sweep_prompts)
-    ]
-    points += [
-        (generation.prompt_template, guidance) for guidance in generation.sweep_guidance_scales
-    ]
-    return (
-        {
-            (said, guidance): prompt_recipe(
-                generation,
-                study,
-                data,
-                prompt_template=said,
-                guidance_scale=guidance,
-                num_images=generation.sweep_num_images,
-            )
-            for said, guidance in dict.fromkeys(points)
-        }
-        if generation.sweep_num_images and generation.model != PUBLISHED
-        else {}
-    )
+# what was made, in numbers
 
-
-def described(recipe: ArtifactSpec) -> str:
-    """How a set was made, in one sentence."""
-    wanted = recipe.settings
-    if real_data.is_published(recipe):
-        return f"Stable Diffusion 1.4's images, published as CIFAKE, read from {Path(wanted['root']).name}."
-    how = "{num_inference_steps} steps of {scheduler}, guidance {guidance_scale:g}".format(
-        **wanted["sampler"]
-    )
-    how += guided(*wanted["sampler"]["guidance_interval"])
-    if "prompt_template" in wanted:
-        return f"Prompt: “{wanted['prompt_template']}”, {called(wanted['model'])}, {how}."
-    if "interpolation" in wanted:
-        learned = recipe.inputs["embeddings"].settings
-        return (
-            f"Drawn around {learned['count']:,} embeddings of {learned['inversion']['max_train_steps']:,} updates each, "
-            f"α = {wanted['interpolation']:g}, λ = {wanted['embedding_noise']:g}, {model(recipe)}, {how}."
-        )
-    return f"Trained {taught(recipe.inputs['generator'])}; {how}."
-
-
-def guided(first: float, last: float) -> str:
-    """Which part of the steps has guidance, where it is not all of them."""
-    part = (
-        f"from {first:.0%} to {last:.0%} of them" if first else f"in the first {last:.0%} of them"
-    )
-    return f" {part}".replace("%", " %") * ((first, last) != (0, 1))
-
-
-def learnt_from(recipe: ArtifactSpec) -> int:
+def num_real_images(spec: ArtifactSpec) -> int:
     """How many real images of the study had a part in making a set."""
-    model, learned = recipe.inputs.get("generator"), recipe.inputs.get("embeddings")
-    if model is not None and "real" in model.inputs:
-        return model.inputs["real"].settings["count"]
+    generator, learned = spec.inputs.get("generator"), spec.inputs.get("embeddings")
+    if generator is not None and "real" in generator.inputs:
+        return generator.inputs["real"].settings["count"]
     return learned.settings["count"] if learned is not None else 0
 
 
-def model(recipe: ArtifactSpec) -> str:
-    """The generator of an inversion set or its embeddings in a few words."""
-    own = recipe.inputs.get("generator")
-    return f"a model trained here {taught(own)}" if own else called(recipe.settings["model"])
-
-
-def called(name: str) -> str:
-    """A text-to-image model as a sentence names it."""
-    return "the shipped model" if name == "shipped" else f"model {name}"
-
-
-def taught(training: ArtifactSpec) -> str:
-    """What a class-conditional generator was trained from, on what, and how long."""
-    wanted, (teacher,) = training.settings, training.inputs.values()
-    start = "nothing" if wanted["start"] == conditional.SCRATCH else called(wanted["start"])
-    kind = "published synthetic" if real_data.is_published(teacher) else "real training"
-    return (
-        f"from {start} on {teacher.settings['count']:,} {kind} images for {wanted['train']['max_train_steps']:,} steps of "
-        f"{wanted['train']['batch_size']}"
-    )
-
-
-def costs(store: Store, recipes: dict[str, ArtifactSpec]) -> pd.DataFrame:
-    """A row a set: images, faults, seconds of sampling (if it was sampled here), of training before it, images a second."""
+def overview(specs: dict[str, ArtifactSpec]) -> pd.DataFrame:
+    """A row per set: model, what it was trained on, prompt and sampler; – where there is none."""
     rows = []
-    for name, recipe in recipes.items():
-        made, part = store.make(recipe), images.load(store.make(recipe))
-        training = [
-            store.make(upstream).manifest["made"]["seconds"] for upstream in recipe.inputs.values()
-        ]
-        own = not real_data.is_published(recipe)
-        spent = made.manifest[
-            "made"
-        ]  # of the run that finished the set; one that resumed made only a part of it
-        fresh = max(1, len(made.files) - spent["resumed_from"]) / len(made.files)
-        rows.append(
-            {
-                "set": name,
-                "images": len(part),
-                "again": sum(text != "[]" for text in part.columns.get("faults", [])),
-                "faulty": sum(map(bool, part.columns.get("fault", []))),
-                "training": sum(training, 0.0),
-                "seconds": spent["seconds"] / fresh if own else "–",
-                "rate": len(part) * fresh / spent["seconds"] if own else "–",
-                "device": spent["device"],
-            }
-        )
+    for name, spec in specs.items():
+        settings, trained = spec.settings, spec.inputs.get("generator")
+        sampler = settings.get("sampler", {})
+        row = {"set": name, "model": settings.get("model", PUBLISHED), "trained_on": "–",
+               "prompt": settings.get("prompt_template", "–"),
+               "steps": sampler.get("num_inference_steps", "–"),
+               "guidance": sampler.get("guidance_scale", "–")}
+        if trained is not None:
+            (images,) = trained.inputs.values()
+            kind = "published" if real.is_published(images) else "real"
+            row |= {"model": trained.settings["start"],
+                    "trained_on": f"{images.settings['count']:,} {kind} images"}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def costs(store: Store, specs: dict[str, ArtifactSpec]) -> pd.DataFrame:
+    """A row per set: images, faults, seconds of training and of sampling, images per second."""
+    rows = []
+    for name, spec in specs.items():
+        artifact = store.make(spec)
+        images, seconds = imageset.load(artifact), store.seconds(spec)
+        sampled = not real.is_published(spec)
+        rows.append({
+            "set": name, "images": len(images),
+            "again": sum(text != "[]" for text in images.columns.get("faults", [])),
+            "faulty": sum(map(bool, images.columns.get("fault", []))),
+            "training": sum((store.seconds(upstream) for upstream in spec.inputs.values()), 0.0),
+            "seconds": seconds if sampled else "–", "device": artifact.manifest["made"]["device"],
+            "rate": len(images) / seconds if sampled else "–"})
     return pd.DataFrame(rows)

@@ -1,7 +1,7 @@
-"""The one training loop of diffusion models: text or classes, latents or pixels, from scratch or not.
+"""The one training loop of diffusion models: text or classes, latents or pixels.
 
-All random numbers of a step come from (seed, step), so a run that was stopped goes on as if nothing
-had been. Checkpoints carry a hash; a run whose loss is not a number stops and keeps the last good one.
+All random numbers of a step come from (seed, step), so an interrupted run continues exactly.
+Checkpoints have a hash; a run whose loss is not a number stops and keeps the last good one.
 """
 
 from __future__ import annotations
@@ -48,6 +48,16 @@ class TrainConfig:
     seed: int = 0
     checkpointing_steps: int = 500
 
+    @classmethod
+    def from_section(cls, section) -> TrainConfig:
+        """From section `generation` or `inversion` of the settings."""
+        steps = section.generator_train_steps
+        names = ("lr", "lr_decay", "ema_decay", "condition_dropout", "snr_gamma", "weight_decay")
+        return cls(steps, section.generator_batch_size,
+                   lr_warmup_steps=int(section.generator_lr_warmup * steps),
+                   checkpointing_steps=max(20, steps // 3),
+                   **{name: getattr(section, f"generator_{name}") for name in names})
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -83,11 +93,12 @@ class Examples:
 Callback = Callable[[int, Generator], None]
 
 
-def fit(generator: Generator, examples: Examples, config: TrainConfig, folder: Path | None = None,
-        callback: Callback | None = None, compute_in: str = "float32") -> list[float]:
+def train(generator: Generator, examples: Examples, config: TrainConfig,
+          folder: Path | None = None, callback: Callback | None = None,
+          compute_in: str = "float32") -> list[float]:
     """Train in place; afterwards the generator holds the averaged weights.
 
-    Returns the mean loss between checkpoints. With a folder, an interrupted run goes on from its
+    Returns the mean loss between checkpoints. With a folder, an interrupted run continues from its
     last checkpoint. `callback(step, generator)` is called at each, the averaged weights in place.
     """
     state = TrainState(generator, config, folder)
@@ -204,7 +215,7 @@ class TrainState:
         for path in reversed(checkpoints(self.folder)):
             if is_whole(path):
                 return self._load(path)
-            progress.say(f"checkpoint {path.name} is damaged and passed over: {path}")
+            progress.say(f"checkpoint {path.name} is damaged and not used: {path}")
         return 0, []
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from lib.core.compute import seed_of
 from lib.core.store import ArtifactSpec, Store
 from lib.data.checks import thumbnails
 from lib.data.imageset import ImageSet
-from lib.diffusion.embeddings import diversity, partner, psnr, ranks
+from lib.diffusion.embeddings import diversity, nearest_rank, partner, psnr
 from lib.measure import features, fidelity
 from lib.measure.fidelity import FidelityError
 from lib.measure.reference import share
@@ -64,7 +64,7 @@ def again(rebuilt: ImageSet, drawn: ImageSet, real: ImageSet) -> dict[str, Resul
     once = rebuilt.take(np.unique(rebuilt.sources, return_index=True)[1])
     own = [where[name] for name in once.sources]
     others = [partner(real.labels, i, seed_of("another", i)) for i in own]
-    found = ranks(once.images, real.images, own)
+    found = nearest_rank(once.images, real.images, own)
     return {"psnr": over_images(psnr(once.images, real.images[own])),
             "psnr of another": over_images(psnr(real.images[others], real.images[own])),
             "first": share(found == 1), "tenth": share(found <= 10), "rank": {"median": float(np.median(found)), "of": len(real)},

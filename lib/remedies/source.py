@@ -1,6 +1,6 @@
 """Another generator at equal count: class-conditional or Diffusion Inversion, not prompts."""
 
-from lib.diffusion.sets import learnt_from
+from lib.diffusion.sets import num_real_images
 from lib.remedies.registry import Remedy, RepairError
 
 NAMES = {
@@ -21,7 +21,7 @@ def remedy(models, sets, settings) -> dict[str, Remedy]:
         )
     return {
         f"{NAMES.get(name, name)} ({name}) instead": Remedy(
-            models[name], real=learnt_from(sets[name]), changes="images", candidate=False
+            models[name], real=num_real_images(sets[name]), changes="images", candidate=False
         )
         for name in others
     }

@@ -26,7 +26,7 @@ from lib.diffusion.autoencoder import PatchAutoencoder, refine
 from lib.diffusion.model import CARD, SHIPPED, Design, Generator, pixels
 from lib.diffusion.sample import sample
 from lib.diffusion.tokenizer import build_tokenizer, tokenize
-from lib.diffusion.train import Examples, TrainConfig, fit
+from lib.diffusion.train import Examples, TrainConfig, train
 from lib.tools import pool
 from lib.world.captions import article
 
@@ -60,7 +60,7 @@ def pretrain(folder: Path, scenes: int, hard: int, stages: Sequence[Stage], refi
     for k, stage in enumerate(stages):
         log = Log(folder / f"stage-{k}")
         for leg in stage.legs:  # what is behind is seen from the state and costs nothing
-            losses = fit(generator, every if stage.focus else plain, leg, folder / f"stage-{k}", log)
+            losses = train(generator, every if stage.focus else plain, leg, folder / f"stage-{k}", log)
         told.append({"legs": [leg.max_train_steps for leg in stage.legs], "focus": stage.focus, "config": asdict(stage.legs[-1]),
                      "losses": losses} | log.read())
     facts = {"scenes": scenes, "hard": hard, "first_seed": pool.FIRST, "refine": asdict(refining), "stages": told}
@@ -114,7 +114,7 @@ def words(folder: Path, said: list[list[str]]) -> None:
 
 def sayings(web: pool.Pool) -> list[list[str]]:
     """What is said of each scene: its caption twice, a short one, and two recipes of the study."""
-    known = prompts.facts(FACTS, world.CLASSES)
+    known = prompts.load_facts(FACTS, world.CLASSES)
     return [say(caption, world.CLASSES[label], known, seed)
             for seed, (caption, label) in enumerate(zip(web.captions, web.labels, strict=True))]
 
@@ -123,7 +123,7 @@ def say(caption: str, name: str, known: prompts.Facts, seed: int) -> list[str]:
     """Five ways to speak of one scene of the class."""
     medium, rest = caption.split(" of ", 1)
     recipe = SHORT[compute.seed_of(seed, "recipe") % len(SHORT)]
-    return [caption, caption, f"{medium} of {article(name)}", prompts.prompt(recipe, name, known, seed),
+    return [caption, caption, f"{medium} of {article(name)}", prompts.build_prompt(recipe, name, known, seed),
             f"{name}, {known.hypernym[name]}{rest.split(name, 1)[1]}"]
 
 

@@ -23,7 +23,7 @@ from lib.core.paths import ROOT
 from lib.diffusion.autoencoder import PatchAutoencoder
 from lib.diffusion.model import CARD, SHIPPED, Design, Generator, GeneratorError, pixels
 from lib.diffusion.sample import Sampler, sample
-from lib.diffusion.train import Examples, TrainConfig, fit
+from lib.diffusion.train import Examples, TrainConfig, train
 
 CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 NAME = re.compile(r".*?(?: \((\d+)\))?\.jpe?g")  # "12 (3).jpg" is of the third class
@@ -120,7 +120,7 @@ def pretrain(data: Path, folder: Path, channels: tuple[int, ...], config: TrainC
     images, labels = load_images(data)
     generator = build(autoencoder(folder / "vae", images), channels).to(device)
     log = Log(folder, sheet_steps)
-    fit(generator, examples(generator, images, labels), config, folder, log, compute_in)
+    train(generator, examples(generator, images, labels), config, folder, log, compute_in)
     (folder / CARD).write_text(json.dumps(card(config, len(images)), indent=2) + "\n",
                                encoding="utf-8")
     return generator

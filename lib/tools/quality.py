@@ -23,7 +23,7 @@ from lib.core.paths import ROOT
 from lib.data.imageset import ImageSet
 from lib.diffusion.autoencoder import edge_ratio, psnr
 from lib.diffusion.model import SHIPPED, Generator, pixels
-from lib.diffusion.sample import Sampler, faults, sample
+from lib.diffusion.sample import Sampler, count_faults, sample
 from lib.measure.reference import share
 from lib.tools.card import card
 
@@ -69,7 +69,7 @@ def prompted(generator: Generator, n: int, sampler: Sampler):
     names = [world.CLASSES[label] for label in labels]
     prompts = [f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}" for name in names]
     drawn = list(sample(generator, prompts, range(n), sampler))
-    return np.stack([one.image for one in drawn]), labels, faults(drawn)
+    return np.stack([one.image for one in drawn]), labels, count_faults(drawn)
 
 
 def images_per_second(

@@ -23,7 +23,7 @@ from lib.core.paths import ROOT
 from lib.core.store import Store, StoreError
 from lib.data import imageset as images
 from lib.data import real as real_data
-from lib.diffusion import inversions, sets
+from lib.diffusion import embeddings, sets
 from tests import steps
 from tests.diffusion import tiny
 from tests.test_readme import COMMANDS
@@ -65,8 +65,8 @@ def tiny_study(folder, store):
     generation = smoke.generation.model_copy(update=model | {"num_images": 20, "batch_size": 2, "prompt_template": "{class}"})
     study = smoke.study.model_copy(update={"device": "cpu", "seeds": 3})
     labels = images.load(store.make(real)).labels
-    made = {"real": real, "sd": sets.prompt_recipe(generation, study, DATA),
-            **inversions.recipes(inversion, study, DATA, real, labels)}
+    made = {"real": real, "sd": sets.prompted_spec(generation, study, DATA),
+            **embeddings.specs(inversion, study, DATA, real, labels)}
     arms = comparison.specs_of(TRAINING, study, 3, True, {"real": real, "sd": made["sd"]})
     return made | {f"{arm} {i}": one for arm, seeds in arms.items() for i, one in enumerate(seeds)}
 

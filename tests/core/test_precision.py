@@ -78,5 +78,5 @@ def test_the_way_is_part_of_a_sets_key():
     """Two runs of the same settings once computed in two precisions under one key."""
     smoke, data = config.load("smoke"), {"classes": ["cube"], "resolution": 32, "flip": True}
     studies = [smoke.study.model_copy(update={"precision": name}) for name in precision.WAYS]
-    keys = {sets.prompt_recipe(smoke.generation, study, data).key for study in studies}
+    keys = {sets.prompted_spec(smoke.generation, study, data).key for study in studies}
     assert len(keys) == len(precision.WAYS)

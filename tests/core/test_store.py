@@ -226,10 +226,10 @@ def test_two_builders_cannot_make_one_kind():
 def test_a_key_needs_no_import_and_is_the_same_with_it():
     """The generators' modules import for seconds; whoever only names their artifacts must not pay for it."""
     ask = ("import sys; from lib.core.store import ArtifactSpec; print(ArtifactSpec('prompted-images', {'count': 3}, "
-           "builder='lib.diffusion.sets:prompted').key, 'diffusers' in sys.modules)")
+           "builder='lib.diffusion.sets:prompted_images').key, 'diffusers' in sys.modules)")
     answer = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     from lib.diffusion import sets
-    assert answer == [sets.prompted({"count": 3}).key, "False"]
+    assert answer == [sets.prompted_images({"count": 3}).key, "False"]
 
 
 def test_no_pickle_and_no_unsafe_load_anywhere():

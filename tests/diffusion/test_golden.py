@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lib.diffusion.inversion import Inversion, invert
+from lib.diffusion.inversion import EncodedImages, Inversion, invert
 from lib.diffusion.model import Generator
 from lib.diffusion.sample import Sampler, sample
-from lib.diffusion.train import Examples, TrainConfig, fit
+from lib.diffusion.train import Examples, TrainConfig, train
 from tests.diffusion import tiny
 
 GOLDEN = Path(__file__).parent / "golden.npz"
@@ -29,7 +29,7 @@ def trained():
         ema_decay=0.9,
         snr_gamma=5.0,
     )
-    fit(generator, Examples(images, labels), config)
+    train(generator, Examples(images, labels), config)
     return generator
 
 
@@ -53,9 +53,8 @@ def current():
         batch_size=2,
         num_validations=2,
     )
-    table = invert(
-        classes, sources, [0, 1, 2], ["a", "b", "c"], config, 0, classes.classes([0, 1, 2])
-    ).embeddings
+    encoded = EncodedImages(sources, [0, 1, 2], "abc", "abc", 0)
+    table = invert(classes, encoded, config, classes.classes([0, 1, 2])).values
     part = Sampler(
         guidance_scale=4.0,
         num_inference_steps=4,

@@ -7,7 +7,15 @@ from diffusers import StableDiffusionPipeline
 
 from lib.diffusion import sample as sampling
 from lib.diffusion.model import Generator, GeneratorError
-from lib.diffusion.sample import Sampler, denoise, fault_of, faults, noise_of, sample, scheduler_of
+from lib.diffusion.sample import (
+    Sampler,
+    build_scheduler,
+    count_faults,
+    denoise,
+    find_fault,
+    initial_noise,
+    sample,
+)
 from tests.diffusion import tiny
 
 FAST = Sampler(guidance_scale=2.0, num_inference_steps=4, batch_size=4)
@@ -57,7 +65,7 @@ def test_equals_the_diffusers_pipeline(tmp_path, kind, guidance, rescale):
         tiny.stable_diffusion(tmp_path)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     made = Generator.load(tmp_path)
-    pipeline.scheduler = scheduler_of(made, "DPMSolver++")
+    pipeline.scheduler = build_scheduler(made, "DPMSolver++")
     pipeline.set_progress_bar_config(disable=True)
     own = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
     expected = pipeline(
@@ -76,8 +84,8 @@ def test_equals_the_diffusers_pipeline(tmp_path, kind, guidance, rescale):
 
 
 def test_noise_is_the_seeds():
-    together, _ = noise_of([1, 2**40], (4, 2, 2))
-    alone, _ = noise_of([2**40], (4, 2, 2))
+    together, _ = initial_noise([1, 2**40], (4, 2, 2))
+    alone, _ = initial_noise([2**40], (4, 2, 2))
     assert torch.equal(together[1:], alone)
 
 
@@ -106,10 +114,10 @@ def test_guidance_for_a_part_of_the_steps(made):
 
 def test_faults():
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    assert fault_of(image) == "" and fault_of(image, finite=False) == "not a number"
+    assert find_fault(image) == "" and find_fault(image, finite=False) == "not a number"
     assert (
-        fault_of(image * 0) == "black"
-        and fault_of(image * 0 + np.array([9, 8, 7], np.uint8)) == "constant"
+        find_fault(image * 0) == "black"
+        and find_fault(image * 0 + np.array([9, 8, 7], np.uint8)) == "constant"
     )
 
 
@@ -124,12 +132,12 @@ def test_faulty_images_are_drawn_again(made, monkeypatch):
     monkeypatch.setattr(sampling, "denoise", spoilt)
     drawn = list(sample(made, PROMPTS[:3], [10, 11, 12], FAST))
     assert [one.asked for one in drawn] == [10, 11, 12] and drawn[1].seed not in (10, 11, 12)
-    assert drawn[1].faults == ("black",) and drawn[1].fault == "" and faults(drawn) == {"black": 1}
+    assert drawn[1].faults == ("black",) and drawn[1].fault == "" and count_faults(drawn) == {"black": 1}
     again = next(sample(made, PROMPTS[1:2], [drawn[1].seed], FAST))
     assert np.abs(again.image.astype(int) - drawn[1].image).max() <= 1
     monkeypatch.setattr(sampling, "denoise", lambda *_: torch.full((1, 3, 16, 16), float("nan")))
     stands = next(sample(made, PROMPTS[:1], [1], FAST))
-    assert stands.fault == "not a number" and faults([stands]) == {"not a number": sampling.TRIES}
+    assert stands.fault == "not a number" and count_faults([stands]) == {"not a number": sampling.TRIES}
 
 
 def test_out_of_memory_halves_the_batch(made, monkeypatch, capsys):
@@ -151,6 +159,6 @@ def test_out_of_memory_halves_the_batch(made, monkeypatch, capsys):
 
 def test_errors_teach(made):
     with pytest.raises(GeneratorError, match="no scheduler named 'DPM'.*DPMSolver"):
-        scheduler_of(made, "DPM")
+        build_scheduler(made, "DPM")
     with pytest.raises(GeneratorError, match="2 prompts or conditionings for 1 seeds"):
         list(sample(made, PROMPTS[:2], [1]))

@@ -14,10 +14,10 @@ from lib.diffusion.train import (
     TrainConfig,
     TrainingDiverged,
     checkpoints,
-    fit,
     learning_rate,
     loss_weights,
     sample_timesteps,
+    train,
 )
 from tests.diffusion import tiny
 
@@ -41,7 +41,7 @@ def two_colours(n=32):
 
 def test_learns_classes():
     made = tiny.of_classes()
-    losses = fit(
+    losses = train(
         made,
         two_colours(),
         TrainConfig(
@@ -66,16 +66,16 @@ def test_resumes_as_if_nothing_had_been(tmp_path):
         return torch.cat([p.flatten() for p in made.learned()])
 
     straight, stopped = tiny.of_classes(), tiny.of_classes()
-    losses = fit(straight, two_colours(), SHORT)
+    losses = train(straight, two_colours(), SHORT)
 
     def kill(step, generator):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(stopped, two_colours(), SHORT, tmp_path, callback=kill)
+        train(stopped, two_colours(), SHORT, tmp_path, callback=kill)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-00000004.safetensors"]
     fresh = tiny.of_classes(seed=9)  # what it began with is forgotten
-    assert fit(fresh, two_colours(), SHORT, tmp_path) == pytest.approx(losses, abs=1e-6)
+    assert train(fresh, two_colours(), SHORT, tmp_path) == pytest.approx(losses, abs=1e-6)
     assert torch.allclose(weights(straight), weights(fresh), atol=1e-6)
 
 
@@ -83,7 +83,7 @@ def test_text_is_trained_and_the_autoencoder_is_not():
     made = tiny.of_text()
     before = {name: [p.clone() for p in part.parameters()] for name, part in made.parts().items()}
     raw = tokenize(made.tokenizer, ["a red cube", "a blue sphere"] * 4)[0].view(4, 2, 12)
-    fit(made, Examples(torch.randn(2, 4, 4, 4, 4), raw), SHORT)
+    train(made, Examples(torch.randn(2, 4, 4, 4, 4), raw), SHORT)
     changed = {
         name: any(
             not torch.equal(p, q) for p, q in zip(before[name], part.parameters(), strict=True)
@@ -96,8 +96,8 @@ def test_text_is_trained_and_the_autoencoder_is_not():
 
 def test_bfloat16_trains_float32_weights_alike():
     plain, lower = tiny.of_classes(), tiny.of_classes()
-    expected = fit(plain, two_colours(), SHORT)
-    losses = fit(lower, two_colours(), SHORT, compute_in="bfloat16")
+    expected = train(plain, two_colours(), SHORT)
+    losses = train(lower, two_colours(), SHORT, compute_in="bfloat16")
     assert losses == pytest.approx(expected, rel=0.03) and losses != pytest.approx(
         expected, rel=1e-6
     )
@@ -106,17 +106,17 @@ def test_bfloat16_trains_float32_weights_alike():
 
 def test_a_diverging_run_stops_at_its_last_good_checkpoint(tmp_path):
     """B3: it was stored as whole, and drew black images."""
-    fit(tiny.of_classes(), two_colours(), replace(SHORT, max_train_steps=4), tmp_path)
+    train(tiny.of_classes(), two_colours(), replace(SHORT, max_train_steps=4), tmp_path)
     wild = replace(SHORT, max_train_steps=200, lr=1e30, lr_warmup_steps=0)
     with pytest.raises(TrainingDiverged, match="not a number at step .*\n.*checkpoint-0000"):
-        fit(tiny.of_classes(), two_colours(), wild, tmp_path)
+        train(tiny.of_classes(), two_colours(), wild, tmp_path)
     assert checkpoints(tmp_path)[0].name == "checkpoint-00000004.safetensors"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "no hash"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, damage, capsys):
     """B4: 40 flipped bits were resumed in silence, a cut file stopped every later run."""
-    straight = fit(tiny.of_classes(), two_colours(), SHORT, tmp_path)
+    straight = train(tiny.of_classes(), two_colours(), SHORT, tmp_path)
     newest = checkpoints(tmp_path)[-1]
     data = bytearray(newest.read_bytes())
     if damage == "flip":
@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, dama
     newest.write_bytes({"cut": data[:1000], "empty": b""}.get(damage, data))
     if damage == "no hash":
         newest.with_suffix(".sha256").unlink()
-    assert fit(tiny.of_classes(), two_colours(), SHORT, tmp_path) == pytest.approx(
+    assert train(tiny.of_classes(), two_colours(), SHORT, tmp_path) == pytest.approx(
         straight, abs=1e-6
     )
     assert "checkpoint-00000008.safetensors is damaged" in capsys.readouterr().err
@@ -132,18 +132,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, dama
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     """The system itself refuses the second checkpoint; the same command goes on once there is room."""
-    straight = fit(tiny.of_classes(), two_colours(), SHORT)
-    fit(tiny.of_classes(), two_colours(), replace(SHORT, max_train_steps=4, lr_decay=0.0), tmp_path)
+    straight = train(tiny.of_classes(), two_colours(), SHORT)
+    train(tiny.of_classes(), two_colours(), replace(SHORT, max_train_steps=4, lr_decay=0.0), tmp_path)
     before = checkpoints(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(GeneratorError, match="cannot be written: .*Make room"):
-            fit(tiny.of_classes(), two_colours(), SHORT, tmp_path)
+            train(tiny.of_classes(), two_colours(), SHORT, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert checkpoints(tmp_path) == before and not list(tmp_path.glob("*.partial"))
-    losses = fit(tiny.of_classes(), two_colours(), SHORT, tmp_path)
+    losses = train(tiny.of_classes(), two_colours(), SHORT, tmp_path)
     assert losses[0] == pytest.approx(straight[0], rel=0.2) and len(losses) == 2
 
 
@@ -192,7 +192,7 @@ def test_a_place_counts_in_the_loss_as_much_as_it_is_given():
     )  # the left half alone, twice
     swapped = weight.flip(3)
     once, left, right = (
-        fit(tiny.of_classes(), Examples(plain.latents, plain.conditions, places=places), one)[0]
+        train(tiny.of_classes(), Examples(plain.latents, plain.conditions, places=places), one)[0]
         for places in (None, weight, swapped)
     )
     assert left + right == pytest.approx(2 * once, rel=1e-5) and left != pytest.approx(

@@ -26,7 +26,7 @@ from lib.core.paths import REPORTS, ROOT
 from lib.core.store import ArtifactSpec, Store
 from lib.data import imageset as images
 from lib.data import real as real_data
-from lib.diffusion import inversions, sets
+from lib.diffusion import embeddings, sets
 from lib.report import figures
 
 IMAGES, SCALES, WORKERS, SHARD = 16, (1, 4, 16), (1, 2), 8
@@ -95,9 +95,9 @@ def steps(store: Store, count: int, seed: int):
                          "split": "train",
                          "count": count}, seed)
     yield timed(store, "rendering", [real])
-    inverted = inversions.recipes(inversion, study, DATA, real, images.load(store.make(real)).labels)
+    inverted = embeddings.specs(inversion, study, DATA, real, images.load(store.make(real)).labels)
     yield timed(store, "inversion", [inverted["embeddings"]])
-    prompted = sets.prompt_recipe(generation, study, DATA)
+    prompted = sets.prompted_spec(generation, study, DATA)
     yield timed(store, "sampling", [inverted["di"], prompted])
     arms = comparison.specs_of(TRAINING, study, 2 * count // TRAINING.batch_size, True, {"real": real, "sd": prompted})
     yield timed(store, "training", [one for seeds in arms.values() for one in seeds])
