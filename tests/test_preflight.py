@@ -34,10 +34,16 @@ def in_folder(path, train=60, test=40, **sections):
 
 
 def photos(count=50, **more):
-    files = {f"train/{name}/{i}.png": encoded((i, k, 7)) for k, name in enumerate("ab")
-             for i in range(count)}
-    files |= {f"test/{name}/{i}.png": encoded((i, k, 99)) for k, name in enumerate("ab")
-              for i in range(count // 2)}
+    files = {
+        f"train/{name}/{i}.png": encoded((i, k, 7))
+        for k, name in enumerate("ab")
+        for i in range(count)
+    }
+    files |= {
+        f"test/{name}/{i}.png": encoded((i, k, 99))
+        for k, name in enumerate("ab")
+        for i in range(count // 2)
+    }
     return files | more
 
 
@@ -95,8 +101,10 @@ def test_what_cannot_work_is_named_with_key_value_and_what_is_allowed(key, value
 
 
 def test_all_that_is_wrong_is_in_one_list():
-    config = settings.load("smoke", {"repair": {"base": "zz", "num_real": 5000},
-                                     "training": {"architecture": "resnet55"}})
+    config = settings.load(
+        "smoke",
+        {"repair": {"base": "zz", "num_real": 5000}, "training": {"architecture": "resnet55"}},
+    )
     with pytest.raises(preflight.PreflightError) as caught:
         preflight.check(config, "smoke")
     lines = str(caught.value).splitlines()
@@ -105,8 +113,10 @@ def test_all_that_is_wrong_is_in_one_list():
 
 
 def test_a_published_set_needs_its_files():
-    problems = found(generation={"sets": ["sd", "cd"], "model": "published", "sweep_num_images": 0},
-                     training={"train_on_sweep": False})
+    problems = found(
+        generation={"sets": ["sd", "cd"], "model": "published", "sweep_num_images": 0},
+        training={"train_on_sweep": False},
+    )
     assert "where the published images lie" in problems["generation.published_path"]
 
 
@@ -123,8 +133,9 @@ def test_a_folder_that_fits_has_no_problem(tmp_path):
 
 
 def test_counts_beyond_a_folder_are_listed_together(tmp_path):
-    problems = in_folder(as_folder(tmp_path, photos()), train=2000, test=500,
-                         repair={"num_real_curve": [800]})
+    problems = in_folder(
+        as_folder(tmp_path, photos()), train=2000, test=500, repair={"num_real_curve": [800]}
+    )
     assert "4 to 100 (there are 100 train images of 2 classes" in problems["data.train"]
     assert "2 to 50" in problems["data.test"]
     assert "at most 80" in problems["repair.num_real_curve"]
@@ -132,8 +143,10 @@ def test_counts_beyond_a_folder_are_listed_together(tmp_path):
 
 @pytest.mark.parametrize("section", ["generation", "inversion"])
 def test_a_generator_of_another_kind_of_image_is_refused(tmp_path, section):
-    changes = {"generation": {"generation": {"sets": ["sd", "cd"]}},
-               "inversion": {"inversion": {"num_embedded": 12, "model": "shipped"}}}[section]
+    changes = {
+        "generation": {"generation": {"sets": ["sd", "cd"]}},
+        "inversion": {"inversion": {"num_embedded": 12, "model": "shipped"}},
+    }[section]
     problems = in_folder(as_folder(tmp_path, photos()), **changes)
     assert "was trained on world" in problems[f"{section}.model"]
     way_out = {"generation": "text-to-image", "inversion": "scratch"}[section]

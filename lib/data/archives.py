@@ -12,7 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lib.data.source import File, SourceError
 
@@ -96,8 +96,9 @@ def _sift(members: Iterable[tuple[str, File]]) -> tuple[dict[str, File], Counter
 
 def _unusable(name: str, size: int) -> str:
     """Why a file is passed over; empty for one that is kept."""
-    parts = PurePosixPath(name.replace("\\", "/")).parts
-    if not parts or parts[0] == "/" or ".." in parts or DRIVE.match(parts[0]):
+    path = name.replace("\\", "/")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or path.startswith("/") or ".." in parts or DRIVE.match(parts[0]):
         return "path that leaves the archive"
     if any(part.lower() in JUNK or part.startswith(".") for part in parts):
         return "system file"

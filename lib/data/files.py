@@ -48,7 +48,7 @@ def from_files(
     if options.max_corrupt_files and not skipped:
         skipped = _allowed(download, files, options.max_corrupt_files)
     usable = {name: entry for name, entry in entries.items() if name not in skipped}
-    usable = _with_splits(usable, options.seed)
+    usable = _with_splits(download, usable, options.seed)
     order = {
         split: _in_turn(download, usable, split, classes, options.seed)
         for split in ("train", "test")
@@ -128,8 +128,11 @@ def _unreadable_error(download: Download, corrupt: Mapping[str, str], limit: int
     )
 
 
-def _with_splits(entries: Mapping[str, Entry], seed: int) -> dict[str, Entry]:
-    """Entries without a split get one: a fifth of each class is for testing, by name and seed."""
+def _with_splits(download: Download, entries: Mapping[str, Entry], seed: int) -> dict[str, Entry]:
+    """Entries without a split get one: a fifth of each class is for testing, by name and seed.
+
+    Files with the same bytes stay together, so that no test image is a training image too.
+    """
     undecided: dict[int, list[str]] = {}
     for name, entry in entries.items():
         if not entry.split:
@@ -139,6 +142,10 @@ def _with_splits(entries: Mapping[str, Entry], seed: int) -> dict[str, Entry]:
         names.sort(key=lambda name: seed_of(seed, "folder", *PurePosixPath(name).parts[-2:]))
         count = max(1, len(names) // TEST_FRACTION) if len(names) > 1 else 0
         splits |= dict.fromkeys(names[:count], "test") | dict.fromkeys(names[count:], "train")
+    files = tuple((name, entries[name].file) for name in sorted(splits))
+    for group in _equal_files(download.fingerprint, files):
+        first = {entries[name].label: name for name in reversed(group)}  # of each class
+        splits |= {name: splits[first[entries[name].label]] for name in group}
     return {
         name: replace(entry, split=splits.get(name, entry.split)) for name, entry in entries.items()
     }
@@ -179,6 +186,11 @@ def equal_files(files: Mapping[str, File]) -> list[list[str]]:
         digest = hashlib.sha256(files[name].read()).hexdigest()
         by_content.setdefault(digest, []).append(name)
     return [names for names in by_content.values() if len(names) > 1]
+
+
+@functools.lru_cache(maxsize=8)
+def _equal_files(key: str, files: tuple[tuple[str, File], ...]) -> list[list[str]]:
+    return equal_files(dict(files))
 
 
 def leaks(source: Source, counts: Mapping[str, int]) -> list[tuple[str, str]]:

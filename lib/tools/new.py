@@ -177,7 +177,10 @@ def write(profile: str, path: Path, params: Path = PARAMS) -> list[str]:
 
 def _render(template: Path, values: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = lambda text: json.dumps(text, ensure_ascii=False)

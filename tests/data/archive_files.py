@@ -17,7 +17,9 @@ def encoded(colour=(200, 30, 30), size=(20, 14), kind="PNG", mode="RGB", **optio
 def class_folders(*prefixes, count=5, classes=("blue & <b>", "red")):
     """Files of a small set: `count` pictures per class in each folder."""
     return {
-        f"{prefix}{name}/{i}.png": encoded((200 + i, 30, 30) if name == "red" else (30, 30, 200 + i))
+        f"{prefix}{name}/{i}.png": encoded(
+            (200 + i, 30, 30) if name == "red" else (30, 30, 200 + i)
+        )
         for prefix in prefixes or ("",)
         for name in classes
         for i in range(count)

@@ -38,7 +38,10 @@ def test_nearest_is_the_plain_double_loop(block):
     ta, tb = checks.thumbnails(a), checks.thumbnails(b)
     expected = [min(np.sqrt(((x - y) ** 2).mean()) for y in tb) for x in ta]
     np.testing.assert_allclose(checks.nearest(a, b, block=block), expected, rtol=1e-3)
-    own = [min(np.sqrt(((x - y) ** 2).mean()) for j, y in enumerate(ta) if j != i) for i, x in enumerate(ta)]
+    own = [
+        min(np.sqrt(((x - y) ** 2).mean()) for j, y in enumerate(ta) if j != i)
+        for i, x in enumerate(ta)
+    ]
     np.testing.assert_allclose(checks.nearest(a, a, same=True, block=block), own, rtol=1e-3)
 
 
@@ -46,5 +49,7 @@ def test_statistics_of_a_known_set():
     whole = some(6, 4)
     whole.images[:] = (10, 20, 30)
     found = checks.statistics(whole)
-    assert (found["red"], found["green"], found["blue"], found["contrast"]) == pytest.approx((10, 20, 30, 0))
+    assert (found["red"], found["green"], found["blue"], found["contrast"]) == pytest.approx(
+        (10, 20, 30, 0)
+    )
     assert (found["images"], found["smallest class"], found["duplicates"]) == (6, 2, 5)

@@ -4,6 +4,7 @@ import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -15,8 +16,15 @@ from lib.data.imageset import ImageSet
 
 def some(n=7, size=9, seed=0, **columns):
     rng = np.random.default_rng(seed)
-    return ImageSet(rng.integers(0, 256, (n, size, size, 3), np.uint8), np.arange(n) % 3, ("a", 'b "x"', "😀"),
-                    np.arange(n) + 2**62, tuple(f"s{i}" for i in range(n)), tuple("é" * i for i in range(n)), columns)
+    return ImageSet(
+        rng.integers(0, 256, (n, size, size, 3), np.uint8),
+        np.arange(n) % 3,
+        ("a", 'b "x"', "😀"),
+        np.arange(n) + 2**62,
+        tuple(f"s{i}" for i in range(n)),
+        tuple("é" * i for i in range(n)),
+        columns,
+    )
 
 
 def saved(folder, whole, size):
@@ -33,7 +41,11 @@ def test_shards_of_any_size_give_the_same_set(tmp_path, size):
     again = images.load(saved(tmp_path, whole, size))
     for name in ("images", "labels", "seeds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
-    assert (again.classes, again.sources, again.prompts) == (whole.classes, whole.sources, whole.prompts)
+    assert (again.classes, again.sources, again.prompts) == (
+        whole.classes,
+        whole.sources,
+        whole.prompts,
+    )
     assert again.columns["K"] == whole.columns["K"]
     np.testing.assert_array_equal(again.masks(), np.stack([np.eye(9, dtype=bool)] * 7))
 
@@ -47,7 +59,9 @@ def test_shards_are_the_layout_that_the_datasets_library_reads(tmp_path):
     assert features["seed"] == {"_type": "Value", "dtype": "int64"}
     cell = table["image"][2].as_py()
     assert set(cell) == {"bytes", "path"}
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(cell["bytes"]))), whole.images[2])  # RGB, lossless
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(cell["bytes"]))), whole.images[2]
+    )  # RGB, lossless
 
 
 def test_take_keeps_everything_together():
@@ -57,12 +71,24 @@ def test_take_keeps_everything_together():
     assert part.counts().tolist() == [0, 2, 0]
 
 
-@pytest.mark.parametrize("wrong", [{"labels": np.zeros(3, int)}, {"sources": ("a",)}, {"columns": {"K": [1]}},
-                                   {"images": np.zeros((7, 9, 9, 3))}, {"images": np.zeros((7, 9, 9), np.uint8)},
-                                   {"labels": np.full(7, 3)}, {"labels": np.full(7, -1)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"labels": np.zeros(3, int)},
+        {"sources": ("a",)},
+        {"columns": {"K": [1]}},
+        {"images": np.zeros((7, 9, 9, 3))},
+        {"images": np.zeros((7, 9, 9), np.uint8)},
+        {"labels": np.full(7, 3)},
+        {"labels": np.full(7, -1)},
+    ],
+)
 def test_what_does_not_fit_is_refused(wrong):
     whole = some()
-    fields = {name: getattr(whole, name) for name in ("images", "labels", "classes", "seeds", "sources", "prompts")}
+    fields = {
+        name: getattr(whole, name)
+        for name in ("images", "labels", "classes", "seeds", "sources", "prompts")
+    }
     with pytest.raises(ValueError):
         ImageSet(**fields | wrong)
 
@@ -71,16 +97,41 @@ def test_further_columns_are_read_only_when_they_are_asked_for(tmp_path, monkeyp
     native = [images.picture(np.full((64, 64, 3), i, np.uint8), f"{i}.png") for i in range(7)]
     artifact = saved(tmp_path, some(native=native, K=[[float(i)] for i in range(7)]), 3)
     read, asked = pq.read_table, []
-    monkeypatch.setattr(images.pq, "read_table", lambda path, columns: asked.append((path.name[:12], *columns))
-                        or read(path, columns=columns))
+    monkeypatch.setattr(
+        images.pq,
+        "read_table",
+        lambda path, columns: (
+            asked.append((path.name[:12], *columns)) or read(path, columns=columns)
+        ),
+    )
     whole = images.load(artifact)
     assert not any("native" in columns or "K" in columns for columns in asked)
     asked.clear()
     part = whole.take([5, 0, 5])
-    assert part.columns["K"] == [[5.0], [0.0], [5.0]] and asked == [("images-00000", "K"), ("images-00001", "K")]
-    assert [int(image[0, 0, 0]) for image in part.native()] == [5, 0, 5] and part.native()[0].shape == (64, 64, 3)
+    assert part.columns["K"] == [[5.0], [0.0], [5.0]] and asked == [
+        ("images-00000", "K"),
+        ("images-00001", "K"),
+    ]
+    assert [int(image[0, 0, 0]) for image in part.native()] == [5, 0, 5] and part.native()[
+        0
+    ].shape == (64, 64, 3)
     assert set(whole.columns) == {"native", "K"} and "mask" not in whole.columns
     images.write(tmp_path / "again.parquet", part)  # a stored set can be stored again
+
+
+def test_a_set_of_small_images_never_loads_its_native_ones(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 512, 512, 3), np.uint8)
+    native = [images.picture(image, "native.png") for image in pixels]
+    artifact = saved(tmp_path, some(20, native=native), 10)
+    assert sum(path.stat().st_size for path in artifact.files) > pixels.nbytes * 0.9
+    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+    pa.set_memory_pool(pool)
+    try:
+        whole = images.load(artifact)
+        assert len(whole.take(slice(5))) == 5 and pool.max_memory() < 2**20
+        assert len(whole.take([3]).native()) == 1 and pool.max_memory() > 2**20
+    finally:
+        pa.set_memory_pool(before)
 
 
 def test_a_process_decodes_a_set_once_and_keeps_no_more_than_it_may(tmp_path, monkeypatch):
@@ -97,12 +148,19 @@ def test_a_process_decodes_a_set_once_and_keeps_no_more_than_it_may(tmp_path, mo
 def test_png_folders_and_back(tmp_path):
     whole = some()
     whole.to_folder(tmp_path / "set")
-    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a", "b _x_", "metadata.csv", "😀"]
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == [
+        "a",
+        "b _x_",
+        "metadata.csv",
+        "😀",
+    ]
     again = ImageSet.from_folder(tmp_path / "set", 9)
     order = np.argsort(again.seeds)
     np.testing.assert_array_equal(again.images[order], whole.images)
     assert again.take(order).sources == whole.sources and again.take(order).prompts == whole.prompts
-    assert [again.classes[k] for k in again.labels[order]] == [whole.classes[k] for k in whole.labels]
+    assert [again.classes[k] for k in again.labels[order]] == [
+        whole.classes[k] for k in whole.labels
+    ]
     (tmp_path / "set" / "metadata.csv").unlink()
     assert ImageSet.from_folder(tmp_path / "set", 4).images.shape == (7, 4, 4, 3)
     (tmp_path / "empty").mkdir()

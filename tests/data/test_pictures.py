@@ -34,7 +34,8 @@ def test_exif_rotation_is_applied(kind):
 @pytest.mark.parametrize(
     "mode, kind, expected",
     [
-        ("L", "PNG", 91), ("L", "JPEG", 91), ("P", "PNG", (204, 51, 0)), ("CMYK", "JPEG", (204, 51, 0)),
+        ("L", "PNG", 91), ("L", "JPEG", 91), ("P", "PNG", (204, 51, 0)),
+        ("CMYK", "JPEG", (204, 51, 0)),
         ("1", "PNG", 0), ("RGBA", "PNG", (204, 51, 0)), ("LA", "PNG", 91),
     ],
 )  # fmt: skip
@@ -47,7 +48,9 @@ def test_other_modes_become_rgb_and_are_named(mode, kind, expected):
 
 def test_16_bits_are_scaled_not_clipped():
     data = saved(Image.fromarray(np.full((5, 5), 0x8040, np.uint16)))
-    assert (decode(data) == 0x80).all() and read_header(data).conversions() == ["16 bits converted to RGB"]
+    assert (decode(data) == 0x80).all() and read_header(data).conversions() == [
+        "16 bits converted to RGB"
+    ]
 
 
 def test_transparency_lies_on_white():
@@ -75,7 +78,9 @@ def bomb():
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IEND\xaeB`\x82"
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", bomb(), turned("JPEG")[:-200], turned("PNG")[:-30]])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", bomb(), turned("JPEG")[:-200], turned("PNG")[:-30]]
+)
 def test_what_is_no_whole_picture_is_refused(data):
     with pytest.raises(PictureError):
         decode(data)

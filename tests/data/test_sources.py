@@ -7,7 +7,7 @@ import pytest
 
 from lib.core import config
 from lib.core.store import Store
-from lib.data import archives, imageset, inspection, real
+from lib.data import archives, files, imageset, inspection, real
 from lib.data import sources as registry
 from lib.data.source import SourceError, SourceOptions, names, open_source
 from tests.data.archive_files import FORMS, as_folder, as_tar, as_zip, class_folders, encoded
@@ -19,7 +19,9 @@ def opened(path, seed=0, size=8, **options):
 
 def settings_for(path, **changes):
     data = config.load("smoke").data
-    return data.model_copy(update={"source": "folder", "root": str(path), "shift_images": 0} | changes)
+    return data.model_copy(
+        update={"source": "folder", "root": str(path), "shift_images": 0} | changes
+    )
 
 
 def refused(path, match, **options):
@@ -48,7 +50,9 @@ def test_class_folders_of_any_form_are_split_by_seed_without_overlap(tmp_path, f
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("held_out", ["test", "val"])
 def test_train_and_test_folders_are_kept_apart(tmp_path, form, held_out):
-    source = opened(form(tmp_path, class_folders("train/", count=3) | class_folders(f"{held_out}/", count=2)))
+    source = opened(
+        form(tmp_path, class_folders("train/", count=3) | class_folders(f"{held_out}/", count=2))
+    )
     assert source.splits == {"train": 6, "test": 4}
     assert all(f"{held_out}/" in name for name in source.read("test", range(4)).sources)
 
@@ -60,6 +64,13 @@ def test_every_class_of_a_flat_folder_has_test_images(tmp_path):
     assert source.read("train", range(source.splits["train"])).counts().tolist() == [32, 2, 32]
 
 
+def test_copies_in_a_flat_folder_stay_in_one_split(tmp_path):
+    content = class_folders(count=30)
+    content |= {name.replace(".png", " copy.png"): data for name, data in content.items()}
+    source = opened(as_folder(tmp_path, content))
+    assert sum(source.splits.values()) == 120 and files.leaks(source, source.splits) == []
+
+
 def test_folders_around_an_archive_do_not_matter(tmp_path):
     content = class_folders("my photos/set 1/train/", "my photos/set 1/test/")
     assert opened(as_zip(tmp_path, content)).classes == ("blue & <b>", "red")
@@ -67,16 +78,32 @@ def test_folders_around_an_archive_do_not_matter(tmp_path):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_system_files_are_passed_over_and_counted(tmp_path, form):
-    junk = ("red/Thumbs.db", "red/.hidden.png", "__MACOSX/red/._0.png", "red/desktop.ini", ".DS_Store")
-    content = class_folders() | dict.fromkeys(junk, b"x") | {"red/notes.txt": b"x", "red/more/1.png": encoded()}
+    junk = (
+        "red/Thumbs.db",
+        "red/.hidden.png",
+        "__MACOSX/red/._0.png",
+        "red/desktop.ini",
+        ".DS_Store",
+    )
+    content = (
+        class_folders()
+        | dict.fromkeys(junk, b"x")
+        | {"red/notes.txt": b"x", "red/more/1.png": encoded()}
+    )
     source = opened(form(tmp_path, content))
     assert sum(source.splits.values()) == 10
-    assert source.left_out == {"system file": 5, "not a picture": 1, "not directly in a class folder": 1}
+    assert source.left_out == {
+        "system file": 5,
+        "not a picture": 1,
+        "not directly in a class folder": 1,
+    }
 
 
 def test_all_bad_files_are_listed_at_once(tmp_path):
     bad = {"red/a.png": b"hello", "blue & <b>/b.jpg": encoded(kind="JPEG")[:300], "red/c.png": b""}
-    message = refused(as_folder(tmp_path, class_folders() | bad), "3 unreadable images where 0 may be left out")
+    message = refused(
+        as_folder(tmp_path, class_folders() | bad), "3 unreadable images where 0 may be left out"
+    )
     assert all(name in message for name in bad)
 
 
@@ -86,14 +113,18 @@ def test_bad_files_are_left_out_where_the_profile_allows_it(tmp_path, form):
     refused(path, "2 unreadable images where 1 may be left out", max_corrupt_files=1)
     source = opened(path, max_corrupt_files=2)
     assert len(source.skipped) == 2 and sum(source.splits.values()) == 10
-    spec = real.specs(settings_for(path, train=8, test=2, max_corrupt_files=2, resolution=8), 0)["train"]
+    spec = real.specs(settings_for(path, train=8, test=2, max_corrupt_files=2, resolution=8), 0)[
+        "train"
+    ]
     assert len(imageset.load(Store(tmp_path / "store").make(spec))) == 8
 
 
 def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
     data = bytearray(encoded(size=(8, 8), kind="BMP"))
     data[18:22] = (11_206_664).to_bytes(4, "little")  # the width
-    message = refused(as_zip(tmp_path, class_folders() | {"red/huge.jpg": bytes(data)}), "decompression bomb")
+    message = refused(
+        as_zip(tmp_path, class_folders() | {"red/huge.jpg": bytes(data)}), "decompression bomb"
+    )
     assert "red/huge.jpg" in message
 
 
@@ -115,7 +146,9 @@ def test_zeros_are_no_archive(tmp_path):
 def test_paths_that_leave_an_archive_are_passed_over_and_counted(tmp_path, form):
     strangers = {"../red/9.png": encoded(), "a/../../red/8.png": encoded()}
     source = opened(form(tmp_path, class_folders() | strangers))
-    assert sum(source.splits.values()) == 10 and source.left_out["path that leaves the archive"] == 2
+    assert (
+        sum(source.splits.values()) == 10 and source.left_out["path that leaves the archive"] == 2
+    )
     assert {path.name for path in tmp_path.iterdir()} <= {"set.zip", "set.tar"}
 
 
@@ -127,7 +160,9 @@ def test_classes_without_train_or_test_images_are_named(tmp_path):
 
 
 def test_a_missing_folder_one_class_and_no_picture_are_named(tmp_path):
-    assert refused(tmp_path / "nowhere", "nothing is there").splitlines()[-1] == str(tmp_path / "nowhere")
+    assert refused(tmp_path / "nowhere", "nothing is there").splitlines()[-1] == str(
+        tmp_path / "nowhere"
+    )
     refused(as_folder(tmp_path, class_folders(classes=("red",))), "at least two class folders")
     refused(as_zip(tmp_path, {"a/b.txt": b"x"}), "no picture in a class folder")
     refused(as_tar(tmp_path, class_folders("train/")), "there must be one test/ or val/")
@@ -139,7 +174,9 @@ def test_a_copy_has_the_same_fingerprint_and_a_change_another(tmp_path):
     before, copy = opened(path).fingerprint, opened(tmp_path / "copy").fingerprint
     assert before == copy
     target = tmp_path / "copy/red/0.png"
-    target.write_bytes(encoded((1, 2, 3)).ljust(target.stat().st_size, b"\0")[: target.stat().st_size])
+    target.write_bytes(
+        encoded((1, 2, 3)).ljust(target.stat().st_size, b"\0")[: target.stat().st_size]
+    )
     assert opened(tmp_path / "copy").fingerprint != before
     keys = [real.specs(settings_for(path, train=5, test=2), 0)["train"].key]
     (path / "red/11.png").write_bytes(encoded())
@@ -168,7 +205,9 @@ def test_an_inspection_counts_formats_conversions_and_what_was_left_out(tmp_path
 def test_a_source_of_one_s_own_is_a_file_and_an_unknown_one_is_named(monkeypatch):
     from lib.data.sources import digits
 
-    assert names() == sorted(["cifake", "cifake_fake", "cifar10", "digits", "folder", "ham10000", "imagenette", "world"])
+    assert names() == sorted(
+        ["cifake", "cifake_fake", "cifar10", "digits", "folder", "ham10000", "imagenette", "world"]
+    )
     with pytest.raises(SourceError, match="did you mean 'digits'"):
         open_source("digit", SourceOptions("", 8))
     monkeypatch.setattr("lib.data.source.names", lambda: ["mine"])
@@ -184,7 +223,9 @@ def test_a_missing_download_says_how_to_get_it(tmp_path):
 
 def test_more_images_than_there_are():
     data = config.load("smoke").data.model_copy(update={"source": "digits", "train": 5000})
-    with pytest.raises(SourceError, match="data.train = 5000: source 'digits' has 1297 train images"):
+    with pytest.raises(
+        SourceError, match="data.train = 5000: source 'digits' has 1297 train images"
+    ):
         real.specs(data, 0)
 
 

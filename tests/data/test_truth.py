@@ -15,14 +15,18 @@ def test_heading_is_where_projected_points_go(seed):
     at = scene.project(start[None], size)[0]
     for axis, point in enumerate(scene.vanishing_points(size)):
         moved = scene.project((start + 1e-5 * np.eye(3)[axis])[None], size)[0] - at
-        np.testing.assert_allclose(truth.heading(point, at), moved / np.linalg.norm(moved), atol=1e-4)
+        np.testing.assert_allclose(
+            truth.heading(point, at), moved / np.linalg.norm(moved), atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_shadows_fall_where_a_dropped_point_lands(seed):
     scene, size = world.scene(seed), 64
     top = np.array([0.0, 0.0, 0.05])
-    landed = top - scene.light * (top[2] / scene.light[2])  # along the ray from the sun to the floor
+    landed = top - scene.light * (
+        top[2] / scene.light[2]
+    )  # along the ray from the sun to the floor
     base, end = scene.project(np.stack([[0.0, 0, 0], landed]), size)
     expected = truth.heading(truth.shadow(scene.K(size), scene.R, scene.light), base)
     moved = (end - base) / np.linalg.norm(end - base)
@@ -42,4 +46,7 @@ def test_overlays_of_a_set():
 def test_foot_of_a_mask():
     mask = np.zeros((9, 9), bool)
     mask[3:6, 2:5] = True
-    assert truth.foot(mask).tolist() == [3, 5] and truth.foot(np.zeros((9, 9), bool)).tolist() == [4, 4]
+    assert truth.foot(mask).tolist() == [3, 5] and truth.foot(np.zeros((9, 9), bool)).tolist() == [
+        4,
+        4,
+    ]

@@ -22,7 +22,7 @@ from lib.tools import export, new, prune
 from tests.conftest import make
 from tests.data.archive_files import FORMS, as_folder, class_folders, encoded
 
-NAMES = ("two words", 'a "quoted" \'one\'', "😀", "<script>alert(1)</script>".replace("/", ""))
+NAMES = ("two words", "a \"quoted\" 'one'", "😀", "<script>alert(1)</script>".replace("/", ""))
 
 
 @pytest.fixture
