@@ -33,7 +33,7 @@ class PrecisionError(ValueError):
 
 @dataclass(frozen=True)
 class Way:
-    """How networks compute. Generators on a processor keep channels first in any case."""
+    """How networks compute; the layout is that of classifiers, generators have their device's."""
 
     dtype: torch.dtype
     channels_last: bool = True
@@ -50,7 +50,6 @@ WAYS = {
     "bfloat16-first": Way(torch.bfloat16, channels_last=False),
     "bfloat16-first-plain": Way(torch.bfloat16, False, True),
 }
-DTYPES = {name: way.dtype for name, way in WAYS.items()}
 
 
 def decide(store: Store, study, batch_size: int = 64) -> str:

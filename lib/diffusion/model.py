@@ -262,9 +262,13 @@ class Generator:
 
     def use(self, compute_in: str) -> Generator:
         """Sample in this precision and with this attention from now on, see `precision.WAYS`."""
-        way = precision.way(compute_in)
-        nn.Module.to(self.unet, way.dtype)  # diffusers' own `to` would warn
-        self.unet.set_attn_processor(AttnProcessor() if way.plain_attention else AttnProcessor2_0())
+        nn.Module.to(self.unet, precision.way(compute_in).dtype)  # diffusers' own `to` would warn
+        return self.attend(compute_in)
+
+    def attend(self, compute_in: str) -> Generator:
+        """Plain or fused attention from now on, as this way of computing says."""
+        plain = precision.way(compute_in).plain_attention
+        self.unet.set_attn_processor(AttnProcessor() if plain else AttnProcessor2_0())
         return self
 
 

@@ -104,7 +104,7 @@ def train(generator: Generator, examples: Examples, config: TrainConfig,
     state = TrainState(generator, config, folder)
     start, losses = state.resume()
     recent = []
-    _set_training(generator, True)
+    _set_training(generator.attend(compute_in), True)
     with progress.track("train generator", config.max_train_steps, start) as bar:
         for step in range(start, config.max_train_steps):
             recent.append(_train_step(generator, examples, config, state, step, compute_in))

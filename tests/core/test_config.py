@@ -37,7 +37,7 @@ def test_every_profile_loads(profile):
 def test_a_profile_overrides_only_what_it_names(params):
     ours, base = settings.load("mine", params=write(params, "training:\n  epochs: 3\n")), settings.load("world")
     assert ours.training.epochs == 3
-    assert ours.training.base_width == base.training.base_width
+    assert ours.training.max_ram_mb == base.training.max_ram_mb
 
 
 def test_unknown_key_names_the_nearest_and_the_file(params):
