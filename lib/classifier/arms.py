@@ -122,40 +122,45 @@ def assemble(
 ) -> ImageSet:
     """The images of a training set; `base` is the size of `real`."""
     names(arm, sets)
-    parts, first = [], sets[parse(arm)[0].name]
-    for term in parse(arm):
-        whole = sets[term.name]
-        shape, expected = whole.images.shape[1], first.images.shape[1]
-        check_complete(
-            arm, term.name, whole.labels, (whole.classes, shape), (first.classes, expected)
-        )
-        parts.append(whole.take(positions(term, whole.labels, base, seed)))
+    labels = {name: images.labels for name, images in sets.items()}
+    kinds = {name: (images.classes, images.images.shape[1]) for name, images in sets.items()}
+    parts = [sets[name].take(rows) for name, rows in selected(arm, labels, kinds, seed, base)]
     return ImageSet(
         np.concatenate([part.images for part in parts]),
         np.concatenate([part.labels for part in parts]),
-        first.classes,
+        parts[0].classes,
         np.concatenate([part.seeds for part in parts]),
         sum((part.sources for part in parts), ()),
         sum((part.prompts for part in parts), ()),
     )
 
 
-def check_complete(arm: str, name: str, labels: np.ndarray, kind: tuple, expected: tuple) -> None:
-    """Stop where a set lacks a class, or its (classes, size) differ from those of the first set."""
-    (classes, size), (first_classes, first_size) = kind, expected
-    if kind != expected:
-        raise ArmError(
-            f"arm {arm!r}: its sets have different classes or sizes: {name!r} has "
-            f"{', '.join(classes)} at {size} px, the first set {', '.join(first_classes)} "
-            f"at {first_size} px"
-        )
-    counts = np.bincount(labels, minlength=len(classes))
-    missing = [repr(label) for label, n in zip(classes, counts, strict=True) if n == 0]
-    if missing:
-        raise ArmError(
-            f"arm {arm!r}: set {name!r} has no image of class {', '.join(missing)}; "
-            "make some, or leave the set out"
-        )
+def selected(
+    arm: str, labels: Mapping[str, np.ndarray], kinds: Mapping, seed: int, base: int | None
+) -> list[tuple[str, np.ndarray]]:
+    """Each set of a training set and the positions it gives; `kinds` are (classes, pixels a side).
+
+    Stops where a set lacks a class, or has not the classes and size of the first set.
+    """
+    terms, rows = parse(arm), []
+    expected = kinds[terms[0].name]
+    for term in terms:
+        name, (classes, size) = term.name, kinds[term.name]
+        if (classes, size) != expected:
+            raise ArmError(
+                f"arm {arm!r}: its sets have different classes or sizes: {name!r} has "
+                f"{', '.join(classes)} at {size} px, the first set {', '.join(expected[0])} "
+                f"at {expected[1]} px"
+            )
+        counts = np.bincount(labels[name], minlength=len(classes))
+        missing = [repr(label) for label, n in zip(classes, counts, strict=True) if n == 0]
+        if missing:
+            raise ArmError(
+                f"arm {arm!r}: set {name!r} has no image of class {', '.join(missing)}; "
+                "make some, or leave the set out"
+            )
+        rows.append((name, positions(term, labels[name], base, seed)))
+    return rows
 
 
 def report(

@@ -30,17 +30,9 @@ class ArmKey:
         return ", ".join(part for part in (self.arm, epochs, steps, self.augmentation) if part)
 
 
-def specs_of(
-    training,
-    study,
-    steps: int,
-    flip: bool,
-    sets: Mapping[str, ArtifactSpec],
-    sizes: Mapping[str, int] | None = None,
-    equal_epochs: bool = False,
-    names: Iterable[str] | None = None,
-    **changes,
-) -> dict[str, list[ArtifactSpec]]:
+def specs_of(training, study, steps: int, flip: bool, sets: Mapping[str, ArtifactSpec],
+             sizes: Mapping[str, int] | None = None, equal_epochs: bool = False,
+             names: Iterable[str] | None = None, **changes) -> dict[str, list[ArtifactSpec]]:
     """By training set (of the section, or `names`) one spec per seed; seed k starts all alike.
 
     With the `sizes` of the sets a training set takes as many images of each as `real` has, or `@4x`
@@ -63,15 +55,9 @@ def specs_of(
     return specs
 
 
-def planned(
-    training,
-    study,
-    steps: int,
-    flip: bool,
-    sets: Mapping[str, ArtifactSpec],
-    sizes: Mapping[str, int],
-    points: Iterable[str] = (),
-) -> dict[ArmKey, list[ArtifactSpec]]:
+def planned(training, study, steps: int, flip: bool, sets: Mapping[str, ArtifactSpec],
+            sizes: Mapping[str, int],
+            points: Iterable[str] = ()) -> dict[ArmKey, list[ArtifactSpec]]:
     """All classifiers of the settings, each once: training sets and `points` of curves, then those
     at equal epochs with `real` in as many steps beside them, then other augmentations."""
     common = (training, study, steps, flip, sets, sizes)

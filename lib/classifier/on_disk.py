@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from lib.classifier import arms
 from lib.core.store import Artifact
+from lib.data import imageset
 
 CHUNK = 64  # images decoded at once
 
@@ -42,30 +43,22 @@ class OnDisk:
         return images
 
 
-def megabytes(arm: str, artifacts: Mapping[str, Artifact], base: int | None) -> float:
-    """What the images of a training set would take in memory."""
-    total = 0.0
-    for term in arms.parse(arm):
-        files = artifacts[term.name].files
-        count = term.count(len(read_labels(files)), base)
-        total += count * read_kind(files[0])[1] ** 2 * 3 / 2**20
-    return total
-
-
-def decoded(arm: str, artifacts: Mapping[str, Artifact], seed: int, base: int | None, folder: Path):
-    """Images, labels and class names of a training set: those of `arms.assemble`, on disk."""
-    images, labels, first = None, [], None
-    for term in arms.parse(arm):
-        files = artifacts[term.name].files
-        own_labels, kind = read_labels(files), read_kind(files[0])
-        first = first or kind
-        arms.check_complete(arm, term.name, own_labels, kind, first)
-        rows = arms.positions(term, own_labels, base, seed)
-        labels.append(own_labels[rows])
-        images = images or OnDisk(folder, kind[1])
-        for chunk in _decode(files, rows):
-            images.append(chunk)
-    return images, np.concatenate(labels), first[0]
+def training_set(arm: str, artifacts: Mapping[str, Artifact], seed: int, base: int | None,
+                 max_ram_mb: float, folder: Path):
+    """Images, labels, class names; the images in `folder` where they would take more memory."""
+    labels = {name: read_labels(stored.files) for name, stored in artifacts.items()}
+    kinds = {name: read_kind(stored.files[0]) for name, stored in artifacts.items()}
+    chosen = arms.selected(arm, labels, kinds, seed, base)
+    classes, size = kinds[chosen[0][0]]
+    if sum(len(rows) for _, rows in chosen) * size**2 * 3 > max_ram_mb * 2**20:
+        images = OnDisk(folder, size)
+        for name, rows in chosen:
+            for chunk in _decode(artifacts[name].files, rows):
+                images.append(chunk)
+    else:
+        parts = [imageset.load(artifacts[name]).images[rows] for name, rows in chosen]
+        images = np.concatenate(parts)
+    return images, np.concatenate([labels[name][rows] for name, rows in chosen]), classes
 
 
 def read_labels(files: list[Path]) -> np.ndarray:

@@ -26,13 +26,12 @@ from torch.nn.utils import get_total_norm
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from lib.classifier import arms, augment, on_disk
+from lib.classifier import augment, on_disk
 from lib.classifier.fast import FastNet
 from lib.classifier.model import build, load_weights, normal, unfreeze_last
 from lib.classifier.on_disk import OnDisk
 from lib.core import compute, precision, progress
 from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
-from lib.data import imageset
 
 MAX_RAM_MB = 4000  # of images, where settings leave it out
 WHITENING_IMAGES = 5000  # from whose patches the first layer of `fast` is computed
@@ -81,19 +80,10 @@ class TrainConfig:
         return cls.of({**vars(study), **vars(training)}, **changes)
 
 
-def train(
-    images: np.ndarray | OnDisk,
-    labels: np.ndarray,
-    config: TrainConfig,
-    seed: int,
-    *,
-    model: nn.Module | None = None,
-    unfreeze: int = 0,
-    mixed_with: tuple[np.ndarray, np.ndarray] | None = None,
-    fraction: float = 1.0,
-    num_classes: int | None = None,
-    name: str = "classifier",
-) -> nn.Module:
+def train(images: np.ndarray | OnDisk, labels: np.ndarray, config: TrainConfig, seed: int, *,
+          model: nn.Module | None = None, unfreeze: int = 0,
+          mixed_with: tuple[np.ndarray, np.ndarray] | None = None, fraction: float = 1.0,
+          num_classes: int | None = None, name: str = "classifier") -> nn.Module:
     """The trained model; its `history` is [step, loss, accuracy on the batch].
 
     A `model` is trained further, in place: its last `unfreeze` blocks (0: all). With `mixed_with`,
@@ -326,13 +316,9 @@ def classifier(store: Store, spec: ArtifactSpec) -> FileWriters:
 def training_set(store: Store, spec: ArtifactSpec):
     """Images, labels, class names; images on disk where they would take more than `max_ram_mb`."""
     settings = {"max_ram_mb": MAX_RAM_MB, "base": None} | spec.settings
-    arm, base = settings["arm"], settings["base"]
+    arm, base, limit = (settings[name] for name in ("arm", "base", "max_ram_mb"))
     artifacts = {name: store.make(upstream) for name, upstream in spec.inputs.items()}
-    if on_disk.megabytes(arm, artifacts, base) > settings["max_ram_mb"]:
-        return on_disk.decoded(arm, artifacts, spec.seed, base, store.root)
-    sets = {name: imageset.load(item) for name, item in artifacts.items()}
-    whole = arms.assemble(arm, sets, spec.seed, base)
-    return whole.images, whole.labels, whole.classes
+    return on_disk.training_set(arm, artifacts, spec.seed, base, limit, store.root)
 
 
 def opened(stored: Artifact) -> tuple[nn.Module, list[list[float]]]:

@@ -21,14 +21,9 @@ class Choice:
     through: bool  # whether the base's generator was trained on validation images
 
 
-def combination(
-    store: Store,
-    remedies: Mapping[str, Remedy],
-    models: Models,
-    sets: Mapping[str, ArtifactSpec],
-    settings: Mapping[str, Any],
-    validation: ArtifactSpec,
-) -> Choice:
+def combination(store: Store, remedies: Mapping[str, Remedy], models: Models,
+                sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any],
+                validation: ArtifactSpec) -> Choice:
     """The best start (the base, or a remedy of its images), the best change of weights, and both.
 
     Three choices, two of n and one of three, instead of one of n². Where the base's generator was
@@ -59,13 +54,8 @@ def combination(
     return Choice(name, candidates[name], shares, through)
 
 
-def stacked(
-    start: Remedy,
-    then: Remedy,
-    models: Models,
-    sets: Mapping[str, ArtifactSpec],
-    settings: Mapping[str, Any],
-) -> Remedy:
+def stacked(start: Remedy, then: Remedy, models: Models, sets: Mapping[str, ArtifactSpec],
+            settings: Mapping[str, Any]) -> Remedy:
     """Remedy `then` on the classifiers of remedy `start` instead of the base's."""
     moved = {**models, settings["base"]: start.classifiers}
     second = planned([then.key.kind], moved, sets, settings)[0][then.key.label]

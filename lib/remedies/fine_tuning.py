@@ -114,17 +114,10 @@ def step_counts(settings: Mapping[str, Any], num_real: int) -> list[int]:
     return sorted(set(steps))
 
 
-def trained(
-    models: Models,
-    sets: Mapping[str, ArtifactSpec],
-    settings: Mapping[str, Any],
-    unfreeze: int = 0,
-    num_real: int = 0,
-    fraction: float = 1.0,
-    synthetic: Sequence[ArtifactSpec] = (),
-    from_scratch: bool = False,
-    **changes,
-) -> list[ArtifactSpec]:
+def trained(models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[str, Any],
+            unfreeze: int = 0, num_real: int = 0, fraction: float = 1.0,
+            synthetic: Sequence[ArtifactSpec] = (), from_scratch: bool = False,
+            **changes) -> list[ArtifactSpec]:
     """The base classifiers, one per seed, trained further on `num_real` real images.
 
     With no real image, or a `fraction` below 1 of each batch, synthetic images come in: the base's,

@@ -73,12 +73,8 @@ def context(section, study, base: ArtifactSpec) -> dict[str, Any]:
     return section.model_dump() | {"training": training, "seed": study.seed}
 
 
-def planned(
-    names: Iterable[str],
-    models: Models,
-    sets: Mapping[str, ArtifactSpec],
-    settings: Mapping[str, Any],
-) -> tuple[dict[str, Remedy], dict[str, str]]:
+def planned(names: Iterable[str], models: Models, sets: Mapping[str, ArtifactSpec],
+            settings: Mapping[str, Any]) -> tuple[dict[str, Remedy], dict[str, str]]:
     """The remedies of these files by label, and why others cannot run.
 
     What uses every real training image is no repair but an addition to them, and not among the

@@ -84,13 +84,8 @@ def clean(spec: ArtifactSpec, validation: ArtifactSpec, through: bool = False) -
     return not touched(spec)
 
 
-def choose(
-    store: Store,
-    candidates: Mapping[str, list[ArtifactSpec]],
-    validation: ArtifactSpec,
-    device: str,
-    through: bool = False,
-) -> tuple[str, dict[str, dict[str, float]]]:
+def choose(store: Store, candidates: Mapping[str, list[ArtifactSpec]], validation: ArtifactSpec,
+           device: str, through: bool = False) -> tuple[str, dict[str, dict[str, float]]]:
     """The candidate that is best on validation images, and every candidate's accuracy there.
 
     None may have been trained on them; with `through`, the generator of its images may.

@@ -16,7 +16,7 @@ def test_images_on_disk_are_those_that_memory_would_hold(tmp_path):
     store, arm = Store(tmp_path), "0.5*real+sd@2x"
     specs = {"real": toy({"n": 90, "shard": 40}), "sd": toy({"n": 300, "shard": 64}, seed=1)}
     artifacts = {name: store.make(spec) for name, spec in specs.items()}
-    images, labels, classes = on_disk.decoded(arm, artifacts, 3, 90, tmp_path)
+    images, labels, classes = on_disk.training_set(arm, artifacts, 3, 90, 0, tmp_path)
     sets = {name: imageset.load(artifact) for name, artifact in artifacts.items()}
     whole = arms.assemble(arm, sets, 3, 90)
     assert len(images) == len(whole) == 225 and classes == whole.classes
@@ -38,9 +38,9 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
     """1,500 images of 128 px are 70 MB; a chunk of them is 3."""
     stored = Store(tmp_path).make(flat({"n": 1500, "size": 128, "shard": 250}))
     tracemalloc.start()
-    images, _, _ = on_disk.decoded("real", {"real": stored}, 0, None, tmp_path)
+    images, _, _ = on_disk.training_set("real", {"real": stored}, 0, None, 60, tmp_path)
     batch = images[np.arange(0, 1500, 25)]
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     tracemalloc.stop()
-    assert on_disk.megabytes("real", {"real": stored}, None) > 70 and peak < 15
+    assert isinstance(images, on_disk.OnDisk) and peak < 15
     assert batch[:, 0, 0, 0].tolist() == [row % 251 for row in range(0, 1500, 25)]
