@@ -135,8 +135,6 @@ def fitted(found: Look, profile: str, path: Path) -> dict[str, Any]:
         "synthetic": max(classes, min(train, 2000)),
         "embedded": min(train, max(120, 4 * classes)),
         "measured": min(40, train),
-        "stem": 4 if resolution == 64 else 0,
-        "width": 32 if resolution == 64 else 16,
         "epochs": int(np.clip(round(600 * 64 / train), 10, 60)),
         "compared": min(1000, max(50, test // 2)),
         "test_images": lambda limit: min(limit, test),
