@@ -1,1 +1,1 @@
-"""Synthetic images: one Generator over diffusers' own classes, prompts, training, sampling that is its seed."""
+"""Generators of images: sampling, training, inversion, and the sets that they make."""

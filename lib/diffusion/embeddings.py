@@ -102,7 +102,8 @@ def identification(store: Store, spec: ArtifactSpec) -> FileWriters:
     """Whether each of the first `count` images is identified by its embedding, in shards."""
 
     def write(positions: range, path: Path) -> None:
-        generator, learned = frozen_generator(store, spec), load(store.make(spec.inputs["embeddings"]))
+        generator = frozen_generator(store, spec)
+        learned = load(store.make(spec.inputs["embeddings"]))
         images = imageset.load(store.make(spec.inputs["real"])).take(range(positions.stop))
         encoded = EncodedImages.encode(generator, images, spec.seed)
         flags = identify(generator, encoded, learned, positions)
@@ -298,7 +299,8 @@ def _pairs(labels: np.ndarray, count: int, seed: int) -> list[tuple[int, int, in
 def variants(learned: ArtifactSpec, count: int) -> dict[str, ArtifactSpec]:
     """The first images once more, under settings that could save time."""
     base = learned.settings["inversion"]
-    changes = VARIANTS | {"half the steps": {"max_train_steps": max(1, base["max_train_steps"] // 2)}}
+    half = max(1, base["max_train_steps"] // 2)
+    changes = VARIANTS | {"half the steps": {"max_train_steps": half}}
     count = min(count, learned.settings["count"])
     return {name: embeddings(learned.settings | {"count": count, "inversion": base | change},
                              learned.seed, **learned.inputs)

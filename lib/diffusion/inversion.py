@@ -73,7 +73,7 @@ class Inversion:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Latents (n, c, h, w) on the CPU, label and source id of each, and what they were made from."""
+    """Latents (n, c, h, w) on the CPU, label and source id of each."""
 
     latents: torch.Tensor
     labels: Sequence[int]
@@ -312,7 +312,8 @@ def _check(generator: Generator, images: EncodedImages, config: Inversion,
             f"{generator.shape}: make them with `EncodedImages.encode(generator, images, seed)`")
     counts = len(images.latents), len(images.labels), len(images.ids)
     if len(set(counts)) > 1:
-        raise InversionError("{} latents, {} labels and {} ids: give as many of each".format(*counts))
+        raise InversionError("{} latents, {} labels and {} ids: give as many of each"
+                             .format(*counts))
     if config.num_vectors > conditioning.shape[1]:
         raise InversionError(f"inversion.num_vectors is {config.num_vectors}: this generator's "
                              f"conditioning has {conditioning.shape[1]}")

@@ -1,7 +1,7 @@
-"""The parts of a generator on disk: a diffusers folder or hub id, or one file that holds all of them.
+"""The parts of a generator on disk: a diffusers folder or hub id, or one file with all of them.
 
-Loaded part by part, not by `StableDiffusionPipeline.from_pretrained`: class tables have no pipeline,
-weights that are missing must be an error, and a file must not choose which code runs.
+Not loaded by `StableDiffusionPipeline.from_pretrained`: class tables have no pipeline, weights that
+are missing must be an error, and a file must not choose which code runs.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ def save_parts(parts: dict[str, Any], folder: Path, half: bool) -> None:
 
 
 def pack(parts: dict[str, Any], path: Path, facts: dict[str, Any]) -> None:
-    """One file of a class-conditional generator: weights, and in its metadata the configurations."""
+    """One file of a class-conditional generator: its weights, and configurations as metadata."""
     networks = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
     tensors = {f"{name}/{key}": value.detach().cpu().contiguous()
                for name, part in networks.items() for key, value in part.state_dict().items()}
-    configs = {name: [_home(parts[name]), _config(parts[name])] for name in [*networks, "scheduler"]}
+    configs = {name: [_home(part), _config(part)] for name, part in parts.items()
+               if name in networks or name == "scheduler"}
     save_file(tensors, path, {"parts": json.dumps(configs), "facts": json.dumps(facts)})
 
 
@@ -102,7 +103,8 @@ def read_index(source: str | Path, revision: str | None) -> dict[str, Any]:
     try:
         index = IndexFile.model_validate_json(Path(path).read_bytes()).model_dump()
     except ValueError as error:
-        raise GeneratorError(f"not an index of a diffusers model: {_short(error)}\n{path}") from error
+        raise GeneratorError(
+            f"not an index of a diffusers model: {_short(error)}\n{path}") from error
     unet, text = (index[name][1] for name in ("unet", "text_encoder"))
     if unet != "UNet2DConditionModel" or text not in (None, "CLIPTextModel"):
         raise GeneratorError(

@@ -57,7 +57,8 @@ def load_facts(path: Path, classes: Sequence[str]) -> Facts:
         content = FactsFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
-        raise PromptError(f"not a file of facts: {reason}. Write it like world.yaml.\n{path}") from error
+        raise PromptError(
+            f"not a file of facts: {reason}. Write it like world.yaml.\n{path}") from error
     rows = {getattr(row, key): row for key in ("id", "name") for row in content.classes}
     missing = [name for name in classes
                if name not in rows or None in (rows[name].hypernym, rows[name].definition)]
@@ -93,12 +94,12 @@ def check_template(template: str) -> set[str]:
     try:
         parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
-        raise PromptError(f"prompt template {template!r} cannot be read: {error}; for a brace write "
-                          "two") from error
+        raise PromptError(f"prompt template {template!r} cannot be read: {error}; for a brace "
+                          "write two") from error
     used = {name for name, _, _ in parts}
     unknown = sorted(used - set(FIELDS))
     if unknown or any(spec or conversion for _, spec, conversion in parts):  # could fill memory
         problem = f"uses {{{unknown[0]}}}" if unknown else "formats a field"
-        raise PromptError(f"prompt template {template!r} {problem}; it can use {', '.join(FIELDS)}, "
-                          "each as it is")
+        raise PromptError(f"prompt template {template!r} {problem}; it can use "
+                          f"{', '.join(FIELDS)}, each as it is")
     return used

@@ -91,7 +91,7 @@ def sample(generator: Generator, conditioning: Sequence[str] | torch.Tensor, see
 @torch.no_grad()
 def denoise(generator: Generator, conditioning: torch.Tensor, seeds: Sequence[int],
             sampler: Sampler, against: torch.Tensor | None = None) -> torch.Tensor:
-    """Float images (n, 3, h, w) of one batch: the loop of diffusers' pipeline, one seed an image."""
+    """Float images (n, 3, h, w) of one batch: the loop of diffusers' pipeline, a seed an image."""
     scheduler = build_scheduler(generator, sampler.scheduler)
     scheduler.set_timesteps(sampler.num_inference_steps, device=generator.device)
     noise, rngs = initial_noise(seeds, generator.shape)

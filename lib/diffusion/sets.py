@@ -51,7 +51,7 @@ def prompted_images(store: Store, spec: ArtifactSpec) -> FileWriters:
 
 @artifact("class-conditional-images")
 def class_conditional_images(store: Store, spec: ArtifactSpec) -> FileWriters:
-    """`count` images of the classes in turn from a generator trained on the real training images."""
+    """`count` images of the classes in turn from a generator trained on real training images."""
     classes = spec.settings["classes"]
 
     @functools.cache
@@ -97,7 +97,7 @@ def _sample_positions(spec: ArtifactSpec, generator: Generator, condition: Condi
 
 def to_image_set(samples: list[Sample], labels: np.ndarray, classes: tuple[str, ...],
                  texts: list[str], size: int) -> ImageSet:
-    """Samples with their faults as an image set, also at their own size if that is another."""
+    """Samples with their faults as an image set, also at their own size if it is another."""
     columns = {"faults": [json.dumps(sample.faults) for sample in samples],
                "fault": [sample.fault for sample in samples]}
     if samples[0].image.shape[0] != size:  # lines are measured at the size of sampling
@@ -111,7 +111,7 @@ def to_image_set(samples: list[Sample], labels: np.ndarray, classes: tuple[str, 
 # the specs of a study
 
 def specs(section, study, data: dict[str, Any], train: ArtifactSpec) -> dict[str, ArtifactSpec]:
-    """The sets that section `generation` names: `sd` prompted, `cd` class-conditional, published."""
+    """The sets that section `generation` names: `sd` prompted, `cd` class-conditional …"""
     builders = {"sd": lambda: prompted_spec(section, study, data),
                 "cd": lambda: class_conditional_spec(section, study, data, train),
                 "published": lambda: published_spec(section, study, data)}
@@ -147,7 +147,7 @@ def class_conditional_spec(section, study, data: dict[str, Any],
 
 
 def sweep_specs(section, study, data: dict[str, Any]) -> dict[tuple[str, float], ArtifactSpec]:
-    """Small prompted sets by (prompt, guidance): first as `sd`, then other prompts, other scales."""
+    """Small prompted sets by (prompt, guidance): as `sd`, then other prompts, other scales."""
     if not section.sweep_num_images or section.model == PUBLISHED:
         return {}
     template, scale = section.prompt_template, section.guidance_scale

@@ -28,7 +28,7 @@ LISTS = ("weights", "average", "first", "second")  # first and second moments of
 
 
 class TrainingDiverged(GeneratorError):
-    """The loss is not a number any more; the message names the step and the last good checkpoint."""
+    """The loss is not a number; the message names the step and the last good checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Examples:
         """The first n, all places weighted alike."""
         return Examples(self.latents[:, :n], self.conditions[:n], self.channels)
 
-    def batch(self, n: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def batch(self, n: int,
+              rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """n examples with replacement: latents, conditions, weights of places (n, 1, h, w)."""
         index = torch.randint(self.latents.shape[1], (n,), generator=rng)
         view = torch.randint(self.latents.shape[0], (n,), generator=rng)

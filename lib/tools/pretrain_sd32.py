@@ -1,4 +1,4 @@
-"""sd32: a class-conditional generator of 32-px photographs, trained only on CIFAKE's generated half.
+"""sd32: a class-conditional generator of 32-px photographs, of CIFAKE's generated half alone.
 
 It stands for a frozen Stable Diffusion at 32 px: no real image is ever seen. Data: train/FAKE of a
 CIFAKE download without exact duplicates. `make pretrained MODEL=sd32 DATA=data/cifake` can be

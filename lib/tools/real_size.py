@@ -88,7 +88,7 @@ def run() -> dict[str, Any]:
 
 
 def timed(name: str, work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What it returns; seconds, and the peak of memory so far in GB (of the GPU if there is one)."""
+    """What it returns; seconds, and the peak of memory so far in GB (of the GPU if any)."""
     began = time.monotonic()
     result = work()
     unit = 1 if platform.system() == "Darwin" else 1024

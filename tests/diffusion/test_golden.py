@@ -1,4 +1,4 @@
-"""Images of a seed stay what they were: reference pixels, equal up to one grey level on one thread."""
+"""Images of a seed stay what they were: equal to reference pixels up to one grey level."""
 
 from pathlib import Path
 

@@ -11,7 +11,8 @@ KNOWN = Facts({"cube": "solid"}, {"cube": "six squares"}, ("a wall", "a floor"))
 
 def test_recipes():
     assert build_prompt("{class}, {hypernym}", "cube", KNOWN, 0) == "cube, solid"
-    assert build_prompt("multiple {class}, {definition}", "cube", KNOWN, 0) == "multiple cube, six squares"
+    prompt = build_prompt("multiple {class}, {definition}", "cube", KNOWN, 0)
+    assert prompt == "multiple cube, six squares"
 
 
 def test_backgrounds_come_from_the_seed():
@@ -32,13 +33,15 @@ def test_unknown_field_is_named():
 
 def test_missing_fact_is_named(tmp_path):
     path = tmp_path / "facts.yaml"
-    path.write_text("backgrounds: [a]\nclasses:\n- {name: cube, hypernym: solid, definition: d}\n- {name: cone}\n")
+    path.write_text("backgrounds: [a]\nclasses:\n"
+                    "- {name: cube, hypernym: solid, definition: d}\n- {name: cone}\n")
     assert load_facts(path, ["cube"]).definition["cube"] == "d"
     with pytest.raises(PromptError, match="'cone'.*\n.*facts.yaml"):
         load_facts(path, ["cube", "cone"])
 
 
-@pytest.mark.parametrize("path", sorted((PARAMS / "classes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((PARAMS / "classes").glob("*.yaml")),
+                         ids=lambda path: path.stem)
 def test_every_file_of_facts_is_complete(path):
     names = [row["name"] for row in yaml.safe_load(path.read_text(encoding="utf-8"))["classes"]]
     known = load_facts(path, names)
@@ -48,6 +51,8 @@ def test_every_file_of_facts_is_complete(path):
 
 def test_folders_named_by_id_are_called_by_their_names(tmp_path):
     path = tmp_path / "facts.yaml"
-    path.write_text("backgrounds: [a]\nclasses:\n- {id: n01, name: red fox, hypernym: canine, definition: d}\n")
-    assert build_prompt("{article} {class}, {hypernym}", "n01", load_facts(path, ["n01"]), 0) == "a red fox, canine"
+    path.write_text("backgrounds: [a]\nclasses:\n"
+                    "- {id: n01, name: red fox, hypernym: canine, definition: d}\n")
+    prompt = build_prompt("{article} {class}, {hypernym}", "n01", load_facts(path, ["n01"]), 0)
+    assert prompt == "a red fox, canine"
     assert build_prompt("{class}", "red fox", load_facts(path, ["red fox"]), 0) == "red fox"

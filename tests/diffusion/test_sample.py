@@ -31,7 +31,7 @@ PROMPTS = [
 
 
 @pytest.fixture(scope="module")
-def made():
+def generator():
     return tiny.of_text()
 
 
@@ -39,33 +39,33 @@ KINDS = ["DPMSolver++", "DDIM", "DDPM", "PNDM", "UniPC", "EulerAncestralDiscrete
 
 
 @pytest.mark.parametrize("scheduler", KINDS)
-def test_batch_shard_and_order_change_nothing(made, scheduler):
+def test_batch_shard_and_order_change_nothing(generator, scheduler):
     seeds = [3, 14, 15, 92, 65, 35, 89]
     images = {}
     for batch, order in ((7, range(7)), (1, range(7)), (3, [4, 2, 6, 0, 1, 5, 3])):
         own = Sampler(
             guidance_scale=2.0, num_inference_steps=4, scheduler=scheduler, batch_size=batch
         )
-        drawn = list(sample(made, [PROMPTS[i] for i in order], [seeds[i] for i in order], own))
-        for one in drawn:
-            same = images.setdefault(one.asked, one.image)
-            assert np.abs(one.image.astype(int) - same).max() <= 1
-    both = denoise(made, made.text(PROMPTS[:2]), seeds[:2], FAST)
-    alone = denoise(made, made.text(PROMPTS[1:2]), seeds[1:2], FAST)
+        drawn = list(sample(generator, [PROMPTS[i] for i in order], [seeds[i] for i in order], own))
+        for drawing in drawn:
+            same = images.setdefault(drawing.asked, drawing.image)
+            assert np.abs(drawing.image.astype(int) - same).max() <= 1
+    both = denoise(generator, generator.text(PROMPTS[:2]), seeds[:2], FAST)
+    alone = denoise(generator, generator.text(PROMPTS[1:2]), seeds[1:2], FAST)
     assert torch.allclose(both[1:], alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("guidance, rescale", [(1.0, 0.0), (3.0, 0.0), (7.5, 0.7)])
 @pytest.mark.parametrize("kind", ["shipped", "stable diffusion"])
 def test_equals_the_diffusers_pipeline(tmp_path, kind, guidance, rescale):
-    """float32, same seeds: within 1e-4 in [0, 1], what half a rounding step of uint8 is twenty times of."""
+    """float32, same seeds: within 1e-4 in [0, 1], a twentieth of half a step of uint8."""
     if kind == "shipped":
         tiny.of_text().save(tmp_path)
     else:
         tiny.stable_diffusion(tmp_path)
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
-    made = Generator.load(tmp_path)
-    pipeline.scheduler = build_scheduler(made, "DPMSolver++")
+    generator = Generator.load(tmp_path)
+    pipeline.scheduler = build_scheduler(generator, "DPMSolver++")
     pipeline.set_progress_bar_config(disable=True)
     own = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
     expected = pipeline(
@@ -77,7 +77,8 @@ def test_equals_the_diffusers_pipeline(tmp_path, kind, guidance, rescale):
         output_type="np",
     ).images
     images = denoise(
-        made, made.text(PROMPTS[:2]), [5, 6], Sampler(guidance, 6, guidance_rescale=rescale)
+        generator, generator.text(PROMPTS[:2]), [5, 6],
+        Sampler(guidance, 6, guidance_rescale=rescale)
     )
     ours = (images / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     assert np.abs(ours - expected).max() < 1e-4 and expected.std() > 0.01
@@ -89,20 +90,21 @@ def test_noise_is_the_seeds():
     assert torch.equal(together[1:], alone)
 
 
-def test_guidance_can_push_away_from_any_embedding(made):
-    prompt, other = made.text(["a red cube"]), made.text(["a blue sphere"])
-    usual = denoise(made, prompt, [0], FAST)
-    assert torch.equal(usual, denoise(made, prompt, [0], FAST, made.condition(made.unconditional())[0]))
-    assert not torch.allclose(usual, denoise(made, prompt, [0], FAST, other[0]), atol=1e-3)
+def test_guidance_can_push_away_from_any_embedding(generator):
+    prompt, other = generator.text(["a red cube"]), generator.text(["a blue sphere"])
+    usual = denoise(generator, prompt, [0], FAST)
+    none = generator.condition(generator.unconditional())[0]
+    assert torch.equal(usual, denoise(generator, prompt, [0], FAST, none))
+    assert not torch.allclose(usual, denoise(generator, prompt, [0], FAST, other[0]), atol=1e-3)
 
 
-def test_guidance_for_a_part_of_the_steps(made):
+def test_guidance_for_a_part_of_the_steps(generator):
     """None is as guidance 1, all is the default, a part is neither."""
 
     def drawn(*guided, guidance=3.0):
         return denoise(
-            made,
-            made.text(["a red cube"]),
+            generator,
+            generator.text(["a red cube"]),
             [0],
             Sampler(guidance_scale=guidance, num_inference_steps=4, guidance_interval=guided),
         )
@@ -121,7 +123,7 @@ def test_faults():
     )
 
 
-def test_faulty_images_are_drawn_again(made, monkeypatch):
+def test_faulty_images_are_drawn_again(generator, monkeypatch):
     true, bad = denoise, [11]
 
     def spoilt(generator, conditioning, seeds, sampler, against):
@@ -130,17 +132,20 @@ def test_faulty_images_are_drawn_again(made, monkeypatch):
         return images
 
     monkeypatch.setattr(sampling, "denoise", spoilt)
-    drawn = list(sample(made, PROMPTS[:3], [10, 11, 12], FAST))
-    assert [one.asked for one in drawn] == [10, 11, 12] and drawn[1].seed not in (10, 11, 12)
-    assert drawn[1].faults == ("black",) and drawn[1].fault == "" and count_faults(drawn) == {"black": 1}
-    again = next(sample(made, PROMPTS[1:2], [drawn[1].seed], FAST))
+    drawn = list(sample(generator, PROMPTS[:3], [10, 11, 12], FAST))
+    assert [drawing.asked for drawing in drawn] == [10, 11, 12]
+    assert drawn[1].seed not in (10, 11, 12)
+    assert drawn[1].faults == ("black",) and drawn[1].fault == ""
+    assert count_faults(drawn) == {"black": 1}
+    again = next(sample(generator, PROMPTS[1:2], [drawn[1].seed], FAST))
     assert np.abs(again.image.astype(int) - drawn[1].image).max() <= 1
     monkeypatch.setattr(sampling, "denoise", lambda *_: torch.full((1, 3, 16, 16), float("nan")))
-    stands = next(sample(made, PROMPTS[:1], [1], FAST))
-    assert stands.fault == "not a number" and count_faults([stands]) == {"not a number": sampling.TRIES}
+    stands = next(sample(generator, PROMPTS[:1], [1], FAST))
+    assert stands.fault == "not a number"
+    assert count_faults([stands]) == {"not a number": sampling.TRIES}
 
 
-def test_out_of_memory_halves_the_batch(made, monkeypatch, capsys):
+def test_out_of_memory_halves_the_batch(generator, monkeypatch, capsys):
     true, sizes = denoise, []
 
     def narrow(generator, conditioning, seeds, sampler, against):
@@ -150,15 +155,13 @@ def test_out_of_memory_halves_the_batch(made, monkeypatch, capsys):
         return true(generator, conditioning, seeds, sampler, against)
 
     monkeypatch.setattr(sampling, "denoise", narrow)
-    assert (
-        len(list(sample(made, PROMPTS[:5], range(5), Sampler(num_inference_steps=2, batch_size=5))))
-        == 5
-    )
+    sampler = Sampler(num_inference_steps=2, batch_size=5)
+    assert len(list(sample(generator, PROMPTS[:5], range(5), sampler))) == 5
     assert sizes == [5, 2, 2, 1] and "out of memory at" in capsys.readouterr().err
 
 
-def test_errors_teach(made):
+def test_errors_teach(generator):
     with pytest.raises(GeneratorError, match="no scheduler named 'DPM'.*DPMSolver"):
-        build_scheduler(made, "DPM")
+        build_scheduler(generator, "DPM")
     with pytest.raises(GeneratorError, match="2 prompts or conditionings for 1 seeds"):
-        list(sample(made, PROMPTS[:2], [1]))
+        list(sample(generator, PROMPTS[:2], [1]))

@@ -97,7 +97,8 @@ def test_other_weights_make_another_set_and_a_card_does_not(world, tmp_path):
 
 def test_real_images_that_had_a_part_are_counted(real):
     """None in prompts, all in a generator trained on them; in inversion those embedded."""
-    trained, frozen = (ArtifactSpec("trained", inputs={name: real}) for name in ("real", "published"))
+    trained, frozen = (ArtifactSpec("trained", inputs={name: real})
+                       for name in ("real", "published"))
     learned = ArtifactSpec("embeddings", {"count": 5}, {"real": real})
     specs = [ArtifactSpec("sd"), ArtifactSpec("cd", inputs={"generator": trained}),
              *(ArtifactSpec("di", inputs={"embeddings": learned} | more)
@@ -109,7 +110,8 @@ def test_strange_names_and_long_prompts(world, tmp_path, monkeypatch):
     """Quotes, emoji and 500 words: every image is sampled and the set keeps its prompts."""
     section, study, store = world
     facts = {"hypernym": "solid", "definition": " ".join(["word"] * 500)}
-    rows = "\n".join(f"  - {json.dumps({'name': name, **facts}, ensure_ascii=False)}" for name in NAMES)
+    rows = "\n".join(f"  - {json.dumps({'name': name, **facts}, ensure_ascii=False)}"
+                     for name in NAMES)
     (tmp_path / "classes").mkdir()
     (tmp_path / "classes" / "odd.yaml").write_text(f"classes:\n{rows}\nbackgrounds: [a wall]\n")
     monkeypatch.setattr(sets, "PARAMS", tmp_path)

@@ -1,4 +1,4 @@
-"""The model that ships: small, loadable by diffusers alone, whole. Its quality is measured by lib.tools.quality."""
+"""The model that ships: small, whole, loadable by diffusers alone (quality: lib.tools.quality)."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def test_is_small_and_holds_no_pickle():
 
 
 def test_names_no_place_of_the_machine_that_made_it():
-    told = [
+    texts = [
         path.read_text(encoding="utf-8")
         for path in SHIPPED.rglob("*")
         if path.suffix in (".json", ".md", ".txt")
     ]
-    assert len(told) > 5 and not any("_name_or_path" in text for text in told)
+    assert len(texts) > 5 and not any("_name_or_path" in text for text in texts)
 
 
 def test_loads_in_plain_diffusers_and_draws_the_same(shipped):

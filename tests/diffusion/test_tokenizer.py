@@ -11,9 +11,10 @@ def test_known_words_have_one_token():
 
 def test_any_string_survives():
     words = tiny.tokenizer()
-    for text in ('a "quoted" cube', "it's </b>", "\N{SLIGHTLY SMILING FACE}", "\u65e5\u672c", "", "xyzzy"):
+    for text in ('a "quoted" cube', "it's </b>", "\N{SLIGHTLY SMILING FACE}", "\u65e5\u672c", "",
+                 "xyzzy"):
         ids = words(text).input_ids
-        assert words.convert_tokens_to_ids("<|endoftext|>") not in ids[1:-1]  # nothing in it is unknown
+        assert words.convert_tokens_to_ids("<|endoftext|>") not in ids[1:-1]  # nothing is unknown
         assert words.decode(ids, skip_special_tokens=True).replace(" ", "") == text.replace(" ", "")
 
 

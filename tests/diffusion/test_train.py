@@ -1,4 +1,4 @@
-"""Training: learns, resumes as if nothing had been, leaves the autoencoder alone, weighs as published."""
+"""Training: learns, resumes exactly, leaves the autoencoder alone, weighs as published."""
 
 import resource
 from dataclasses import replace
@@ -40,9 +40,9 @@ def two_colours(n=32):
 
 
 def test_learns_classes():
-    made = tiny.of_classes()
+    generator = tiny.of_classes()
     losses = train(
-        made,
+        generator,
         two_colours(),
         TrainConfig(
             max_train_steps=90,
@@ -55,15 +55,16 @@ def test_learns_classes():
     )
     assert losses[-1] < 0.35 * losses[0]
     images = denoise(
-        made, made.classes([0, 1]), [0, 1], Sampler(guidance_scale=1.0, num_inference_steps=8)
+        generator, generator.classes([0, 1]), [0, 1],
+        Sampler(guidance_scale=1.0, num_inference_steps=8)
     )
     dark, light = images.mean((1, 2, 3)).tolist()
     assert dark < -0.5 and light > 0.5
 
 
 def test_resumes_as_if_nothing_had_been(tmp_path):
-    def weights(made):
-        return torch.cat([p.flatten() for p in made.learned()])
+    def weights(generator):
+        return torch.cat([p.flatten() for p in generator.learned()])
 
     straight, stopped = tiny.of_classes(), tiny.of_classes()
     losses = train(straight, two_colours(), SHORT)
@@ -80,18 +81,19 @@ def test_resumes_as_if_nothing_had_been(tmp_path):
 
 
 def test_text_is_trained_and_the_autoencoder_is_not():
-    made = tiny.of_text()
-    before = {name: [p.clone() for p in part.parameters()] for name, part in made.parts().items()}
-    raw = tokenize(made.tokenizer, ["a red cube", "a blue sphere"] * 4)[0].view(4, 2, 12)
-    train(made, Examples(torch.randn(2, 4, 4, 4, 4), raw), SHORT)
+    generator = tiny.of_text()
+    before = {name: [p.clone() for p in part.parameters()]
+              for name, part in generator.parts().items()}
+    raw = tokenize(generator.tokenizer, ["a red cube", "a blue sphere"] * 4)[0].view(4, 2, 12)
+    train(generator, Examples(torch.randn(2, 4, 4, 4, 4), raw), SHORT)
     changed = {
         name: any(
             not torch.equal(p, q) for p, q in zip(before[name], part.parameters(), strict=True)
         )
-        for name, part in made.parts().items()
+        for name, part in generator.parts().items()
     }
     assert changed == {"unet": True, "text_encoder": True, "vae": False}
-    assert not any(p.requires_grad for p in made.learned())
+    assert not any(p.requires_grad for p in generator.learned())
 
 
 def test_bfloat16_trains_float32_weights_alike():
@@ -131,9 +133,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, dama
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
-    """The system itself refuses the second checkpoint; the same command goes on once there is room."""
+    """The system refuses the second checkpoint; the same command continues once there is room."""
     straight = train(tiny.of_classes(), two_colours(), SHORT)
-    train(tiny.of_classes(), two_colours(), replace(SHORT, max_train_steps=4, lr_decay=0.0), tmp_path)
+    first = replace(SHORT, max_train_steps=4, lr_decay=0.0)
+    train(tiny.of_classes(), two_colours(), first, tmp_path)
     before = checkpoints(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -148,13 +151,13 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
 
 
 def test_rate_warms_up_stays_falls():
-    recipe = TrainConfig(max_train_steps=100, lr=1.0, lr_warmup_steps=10, lr_decay=0.5)
+    config = TrainConfig(max_train_steps=100, lr=1.0, lr_warmup_steps=10, lr_decay=0.5)
     assert (
-        learning_rate(0, recipe) == pytest.approx(0.1)
-        and learning_rate(10, recipe) == learning_rate(50, recipe) == 1.0
+        learning_rate(0, config) == pytest.approx(0.1)
+        and learning_rate(10, config) == learning_rate(50, config) == 1.0
     )
     assert (
-        learning_rate(75, recipe) == pytest.approx(1 - 0.5**0.5) and learning_rate(100, recipe) == 0
+        learning_rate(75, config) == pytest.approx(1 - 0.5**0.5) and learning_rate(100, config) == 0
     )
 
 
@@ -167,22 +170,21 @@ def test_steps_cover_the_range():
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_min_snr_weights(prediction):
-    """In terms of the clean image every prediction's weighted error is min(snr, gamma) times its squared error."""
-    made, t = tiny.of_classes(prediction=prediction), torch.tensor([50, 400, 800])
+    """In terms of the clean image, the weighted error is min(snr, gamma) times its square."""
+    generator, t = tiny.of_classes(prediction=prediction), torch.tensor([50, 400, 800])
     clean, noise, off = torch.randn(3, 3, 3, 8, 8).unbind(0)
-    kept = made.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
+    kept = generator.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
     signal, spread = kept.sqrt(), (1 - kept).sqrt()
-    noisy, guess = made.add_noise(clean, noise, t), clean + off
+    noisy, guess = generator.add_noise(clean, noise, t), clean + off
     implied = (
         noisy - signal * guess
     ) / spread  # the noise that goes with a guess of the clean image
     output = implied if prediction == "epsilon" else (signal * noisy - guess) / spread
     snr = (signal / spread).square().view(-1)
-    weighted = loss_weights(t, made, 5.0) * (output - made.target(clean, noise, t)).square().mean(
-        (1, 2, 3)
-    )
+    error = (output - generator.target(clean, noise, t)).square().mean((1, 2, 3))
+    weighted = loss_weights(t, generator, 5.0) * error
     assert torch.allclose(weighted, snr.clamp(max=5.0) * off.square().mean((1, 2, 3)), rtol=1e-3)
-    assert torch.equal(loss_weights(t, made, 0.0), torch.ones(3))
+    assert torch.equal(loss_weights(t, generator, 0.0), torch.ones(3))
 
 
 def test_a_place_counts_in_the_loss_as_much_as_it_is_given():
