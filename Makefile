@@ -63,19 +63,14 @@ lab: $(READY) ## open JupyterLab on this machine only (NOTEBOOK=file to open one
 env: $(READY) $(call extra,$(EXTRAS)) ## build the environment and check it (EXTRAS=dask to add what clusters need)
 	@$(PY) -m lib.core.compute
 
-<<<<<<< HEAD
 pdf: $(REPORT)/report.html ## print the report through an installed Chromium
-	@$(run) pdf --profile $(PROFILE)
-=======
-pdf: $(OUT)/report.html ## print the report through an installed Chromium
 	@$(PY) -m lib.report.page pdf $(PROFILE)
 
-brief: $(OUT)/report.html ## the report on one sheet, A4 and A3, as HTML and PDF
+brief: $(REPORT)/report.html ## the report on one sheet, A4 and A3, as HTML and PDF
 	@$(PY) -m lib.report.page brief $(PROFILE)
 
 compare: $(READY) ## what differs between two finished studies: A=world B=digits
 	@$(PY) -m lib.report.page compare $(A) $(B)
->>>>>>> 042f4d2 (One page module from what notebooks saved: first screen, main part, folded appendices)
 
 bench: $(READY) ## speed comparisons (NAME=one of tests/bench), one JSON line each
 	@$(PY) -m lib.tools.bench $(NAME)
@@ -120,13 +115,8 @@ $(call done,00_summary): $(call done,$(filter-out 00_summary,$(NAMES)))
 $(RUNS): $(REPORT)/notebooks/%.ipynb: $(REPORT)/stamps/%.json
 	@$(run) notebook $* --profile $(PROFILE)
 
-<<<<<<< HEAD
 $(REPORT)/report.html: $(RUNS) $(REPORT)/stamps/report.json
-	@$(run) publish --profile $(PROFILE)
-=======
-$(OUT)/report.html: $(RUNS) $(OUT)/stamps/report.json
 	@$(PY) -m lib.report.page report $(PROFILE)
->>>>>>> 042f4d2 (One page module from what notebooks saved: first screen, main part, folded appendices)
 
 $(NAMES:%=$(REPORT)/stamps/%.json) $(REPORT)/stamps/report.json: stamps
 	@:

@@ -1,28 +1,26 @@
 """The whole study, top to bottom: every artifact of every chapter, and what it is made from.
 
-Nothing else knows the graph. Notebooks, `make plan`, `make status` and staleness all read it here; nothing in this
-file runs a computation. A new artifact is one more line in the property of its chapter.
+Nothing else knows the graph. Notebooks, `make plan`, `make status` and staleness all read it here;
+nothing in this file runs a computation. A new artifact is one more line in the property of its
+chapter; a new chapter is a method and a line in `chapters`.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import yaml
 
 from lib.classifier import arms, comparison
 from lib.classifier.comparison import ArmKey
 from lib.classifier.train import steps_for
-from lib.core import compute, executor, fetch, progress
+from lib.core import compute, executor, progress
 from lib.core import config as settings
-from lib.core.config import Settings
 from lib.core.notebook import Chapter
-from lib.core.paths import PARAMS, ROOT
 from lib.core.store import ArtifactSpec
 from lib.data import imageset, inspection, real
 from lib.data.imageset import ImageSet
@@ -44,9 +42,7 @@ from lib.remedies import registry, split
 from lib.report import figures, text
 
 Specs = dict[str, ArtifactSpec]
-UNNAMED_CLASSES = (
-    10  # where neither the data nor a file of class facts is here; only `make plan` gets that far
-)
+SeedSpecs = dict[str, list[ArtifactSpec]]  # training set -> one spec per seed
 
 
 class Study(Chapter):
@@ -54,20 +50,21 @@ class Study(Chapter):
 
     @classmethod
     def open(cls, chapter: str, variables: Mapping) -> Study:
-        """The study of a notebook's parameter cell: the profile, overridden by what is not None there."""
+        """The study of a parameter cell: the profile, overridden by what is not None there."""
         resolved = settings.resolve(chapter, variables)
         study = cls(resolved.config, resolved.profile, chapter)
-        figures.begin(study.out if settings.RUN in os.environ else study.out / "scratch", chapter)
+        by_make = settings.RUN in os.environ
+        figures.begin(study.out if by_make else study.out / "scratch", chapter)
         if resolved.changes:
             figures.say(f"This run {resolved}.")
-        if settings.RUN not in os.environ:
-            print(f"run by hand: results and figures go to {study.out / 'scratch'}", file=sys.stderr)
+        if not by_make:
+            print(f"run by hand: results and figures go to {study.out}/scratch", file=sys.stderr)
         return study
 
     # what a notebook does with it
 
     def make(self, *specs: ArtifactSpec | Iterable[ArtifactSpec]) -> None:
-        """These artifacts and all that they are made from, side by side where the machine has room."""
+        """These artifacts and their inputs, side by side where the machine has room."""
         groups = [[group] if isinstance(group, ArtifactSpec) else list(group) for group in specs]
         executor.make(self.store, [spec for group in groups for spec in group])
 
@@ -77,173 +74,95 @@ class Study(Chapter):
 
     def close(self, results: dict[str, Any]) -> None:
         """Leave the chapter's results for later chapters and for the page, and print its text."""
-        seconds = self.write_results(results, self.named_artifacts())
+        seconds = self.write_results(results, self.named_artifacts)
         text.show(self.name, results)
         print(f"{progress.clock(seconds)} on {compute.describe()}")
 
+    @property
     def named_artifacts(self) -> Specs:
         """What the page lists as this chapter's own."""
-        classifiers = (
-            {
-                f"{arm}-{k}": spec
-                for arm, seeds in self.classifiers.items()
-                for k, spec in enumerate(seeds)
-            }
-            if self.name == "04_training"
-            else {}
-        )
-        inverted = {
-            name: self.inversion[name] for name in ("di", "embeddings") if name in self.inversion
+        inverted = {name: spec for name, spec in self.inversion.items() if name in INVERTED}
+        classifiers = {
+            f"{arm}-{k}": spec
+            for arm, seeds in self.classifiers.items()
+            for k, spec in enumerate(seeds)
         }
-        return {
-            "01_data": self.real,
-            "02_inversion": inverted,
-            "03_generation": self.synthetic,
-            "04_training": classifiers,
-        }.get(self.name, {})
+        own = {"01_data": self.real, "02_inversion": inverted, "03_generation": self.synthetic}
+        return (own | {"04_training": classifiers}).get(self.name, {})
 
     # 01_data: the real images
 
-    @functools.cached_property
-    def source(self) -> Source | None:
-        """Where the real images come from; None where `make plan` runs before the download."""
-        try:
-            return real.opened(self.config.data, self.config.study.seed)
-        except (SourceError, OSError):
-            if not self.planning:
-                raise
-        return None
+    @cached_property
+    def source(self) -> Source:
+        """Where the real images come from."""
+        return real.opened(self.config.data, self.config.study.seed)
 
-    @functools.cached_property
+    @cached_property
     def real(self) -> Specs:
         """`train`, `test`, and each shift set."""
-        section, seed = self.config.data, self.config.study.seed
-        if self.source:
-            return real.specs(section, seed, self.source)
-        shared = {name: getattr(section, name) for name in ("source", "root", "resolution")}
-        shared |= {"fingerprint": "", "shard": section.shard}  # specs of the same size
-        counts = {"train": section.train, "test": section.test}
-        return {
-            split: real.real_images(shared | {"split": split, "count": count}, seed)
-            for split, count in counts.items()
-        }
+        return real.specs(self.config.data, self.config.study.seed, self.source)
 
-    @functools.cached_property
+    @property
     def class_names(self) -> list[str]:
-        """From the source, or from the class facts where `make plan` runs before the download."""
-        if self.source:
-            return list(self.source.classes)
-        path = PARAMS / "classes" / f"{self.config.generation.class_info}.yaml"
-        if path.is_file():
-            return [
-                row["name"] for row in yaml.safe_load(path.read_text(encoding="utf-8"))["classes"]
-            ]
-        return [f"class {k}" for k in range(UNNAMED_CLASSES)]
+        return list(self.source.classes)
 
-    @functools.cached_property
+    @cached_property
     def labels(self) -> np.ndarray:
-        """Of the real training images; before the download, classes in turn."""
-        count = self.config.data.train
-        if self.source:
-            return self.source.labels("train", count)
-        return np.arange(count) % len(self.class_names)
+        """Of the real training images."""
+        return self.source.labels("train", self.config.data.train)
 
-    @functools.cached_property
+    @cached_property
     def facts(self) -> dict:
         """What generators and classifiers must know of the data."""
-        section, counts = (
-            self.config.data,
-            np.bincount(self.labels, minlength=len(self.class_names)),
-        )
-        return {
-            "classes": self.class_names,
-            "train": section.train,
-            "test": section.test,
-            "resolution": section.resolution,
-            "source": section.source,
-            "flip": section.flip,
-            "max_corrupt_files": section.max_corrupt_files,
-            "uneven": bool(counts.max() > 1.25 * counts.min()),
-        }
+        names = ("train", "test", "resolution", "source", "flip", "max_corrupt_files")
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        uneven = bool(counts.max() > 1.25 * counts.min())
+        facts = {name: getattr(self.config.data, name) for name in names}
+        return facts | {"classes": self.class_names, "uneven": uneven}
 
     def data_artifacts(self) -> list[ArtifactSpec]:
-        train = self.real["train"]
-        return [*self.real.values(), *inspection.specs(train).values()]
+        return [*self.real.values(), *inspection.specs(self.real["train"]).values()]
 
     # 02_inversion: one learned embedding per real image, and the set `di` sampled around them
 
-    @functools.cached_property
+    @cached_property
     def inversion(self) -> Specs:
-        """`embeddings`, the set `di`, and what measures them; nothing where no image is inverted."""
-        section = self.config.inversion
-        if (
-            self.planning
-            and section.generator_data == "published"
-            and not fetch.downloaded(ROOT / section.published_path)
-        ):
-            section = section.model_copy(update={"generator_data": "real"})  # which takes as long
-        return embeddings.specs(
-            section, self.config.study, self.facts, self.real["train"], self.labels
-        )
+        """`embeddings`, the set `di`, and what measures them; empty where no image is inverted."""
+        sections = self.config.inversion, self.config.study
+        return embeddings.specs(*sections, self.facts, self.real["train"], self.labels)
 
-    @functools.cached_property
+    @cached_property
     def inversion_variants(self) -> Specs:
         """The first embeddings once more under other settings."""
-        if not self.inversion:
-            return {}
-        return embeddings.variants(self.inversion["embeddings"], self.config.inversion.ablation_images)
+        count = self.config.inversion.ablation_images
+        return embeddings.variants(self.inversion["embeddings"], count) if self.inversion else {}
 
     def inversion_artifacts(self) -> list[ArtifactSpec]:
         return [*self.inversion.values(), *self.inversion_variants.values()]
 
     # 03_generation: the synthetic sets
 
-    @functools.cached_property
+    @cached_property
     def synthetic(self) -> Specs:
         """`sd`, `cd`, `di` and others that the profile names, in its order."""
-        section, absent = self.config.generation, self._absent_published()
-        here = section.model_copy(
-            update={"sets": [name for name in section.sets if name not in absent]}
-        )
-        made_here = sets.specs(here, self.config.study, self.facts, self.real["train"])
-        inverted = {"di": self.inversion["di"]} if self.inversion else {}
-        return absent | made_here | inverted
+        sections = self.config.generation, self.config.study
+        generated = sets.specs(*sections, self.facts, self.real["train"])
+        return generated | ({"di": self.inversion["di"]} if self.inversion else {})
 
-    def _absent_published(self) -> Specs:
-        """Published sets whose files are not here: only `make plan` goes on without them."""
-        section = self.config.generation
-        if not self.planning or fetch.downloaded(ROOT / section.published_path):
-            return {}
-        names = [
-            name
-            for name in section.sets
-            if name == sets.PUBLISHED or (name, section.model) == ("sd", sets.PUBLISHED)
-        ]
-        facts = {
-            "source": real.PUBLISHED,
-            "root": section.published_path,
-            "split": "train",
-            "count": section.num_images,
-            "resolution": self.facts["resolution"],
-            "shard": real.SHARD,
-            "fingerprint": "",
-        }
-        return {name: real.real_images(facts, self.config.study.seed) for name in names}
-
-    @functools.cached_property
+    @cached_property
     def sweep(self) -> dict[tuple[str, float], ArtifactSpec]:
-        """The same seeds under other prompts and guidance: (prompt template, guidance scale) -> set."""
-        if "sd" not in self.synthetic or "sd" in self._absent_published():
-            return {}
-        return sets.sweep_specs(self.config.generation, self.config.study, self.facts)
+        """The same seeds as `sd` under other prompts and guidance: (prompt, scale) -> set."""
+        sections = self.config.generation, self.config.study
+        return sets.sweep_specs(*sections, self.facts) if "sd" in self.synthetic else {}
 
-    @functools.cached_property
+    @cached_property
     def reference(self) -> ArtifactSpec:
-        """A classifier of the real training images that no training set uses: it looks at synthetic images."""
-        epochs = self.config.generation.reference_epochs
-        return reference.reference_classifier(
-            self.config.training, self.config.study, self.facts, self.real["train"], epochs
-        )
+        """A classifier of the real training images, by which synthetic images are measured."""
+        return self._reference(self.real["train"], self.facts, self.config.generation)
+
+    def _reference(self, train: ArtifactSpec, facts: dict, section) -> ArtifactSpec:
+        sections, epochs = (self.config.training, self.config.study), section.reference_epochs
+        return reference.reference_classifier(*sections, facts, train, epochs)
 
     def generation_artifacts(self) -> list[ArtifactSpec]:
         compared = [self.real["test"], *self.synthetic.values()]
@@ -259,39 +178,34 @@ class Study(Chapter):
 
     # 04_training: one classifier per training set and seed
 
-    @functools.cached_property
+    @cached_property
     def sets(self) -> Specs:
-        """Every image set that a training set may be made of, by the names that `training.arms` uses."""
+        """Every image set of which a training set may be made, by its name in `training.arms`."""
         return {"real": self.real["train"], **self.synthetic, **self.swept}
 
-    @functools.cached_property
+    @cached_property
     def swept(self) -> Specs:
         """The points of the sweep that are trained on: `sd-1`, `sd-2`, …"""
-        if not self.config.training.train_on_sweep:
-            return {}
-        return {f"sd-{k}": spec for k, spec in enumerate(self.sweep.values(), 1)}
+        points = self.sweep.values() if self.config.training.train_on_sweep else ()
+        return {f"sd-{k}": spec for k, spec in enumerate(points, 1)}
 
-    @functools.cached_property
+    @cached_property
     def curves(self) -> dict[str, list[str]]:
         """The training sets of each curve of accuracy over the number of images."""
         return scaling.drawn(self.config.training)
 
-    @functools.cached_property
+    @cached_property
     def variants(self) -> dict[ArmKey, list[ArtifactSpec]]:
         """Every training set and variant, one per seed: points of curves, equal epochs …"""
-        section = self.config.training
+        section, flip = self.config.training, self.config.data.flip
         points = [*self.swept, *(arm for curve in self.curves.values() for arm in curve)]
-        names = {
-            "real",
-            *(name for arm in (*section.arms, *points) for name in arms.names(arm, self.sets)),
-        }
-        sizes = {name: spec.settings["count"] for name, spec in self.sets.items() if name in names}
-        return comparison.planned(
-            section, self.config.study, self.steps, self.facts["flip"], self.sets, sizes, points
-        )
+        used = [name for arm in (*section.arms, *points) for name in arms.names(arm, self.sets)]
+        sizes = {name: self.sets[name].settings["count"] for name in {"real", *used}}
+        common = section, self.config.study, self.steps, flip, self.sets, sizes
+        return comparison.planned(*common, points)
 
-    @functools.cached_property
-    def all_classifiers(self) -> dict[str, list[ArtifactSpec]]:
+    @cached_property
+    def all_classifiers(self) -> SeedSpecs:
         """The same by label."""
         return {key.label: specs for key, specs in self.variants.items()}
 
@@ -299,11 +213,11 @@ class Study(Chapter):
     def steps(self) -> int:
         """Optimiser steps of every classifier: `epochs` passes over the real training images."""
         section = self.config.training
-        return steps_for(self.facts["train"], section.batch_size, section.epochs)
+        return steps_for(self.config.data.train, section.batch_size, section.epochs)
 
-    @functools.cached_property
-    def classifiers(self) -> dict[str, list[ArtifactSpec]]:
-        """Of the compared training sets: name -> one per seed."""
+    @cached_property
+    def classifiers(self) -> SeedSpecs:
+        """Of the compared training sets."""
         return {arm: self.all_classifiers[arm] for arm in self.config.training.arms}
 
     @property
@@ -313,20 +227,17 @@ class Study(Chapter):
 
     def training_artifacts(self) -> list[ArtifactSpec]:
         tests = [spec for name, spec in self.real.items() if name != "train"]
-        compared = [spec for seeds in self.classifiers.values() for spec in seeds]
-        others = [
-            spec
-            for arm, seeds in self.all_classifiers.items()
-            if arm not in self.classifiers
-            for spec in seeds
-        ]
-        trained_on = [self.synthetic[name] for name in self.synthetic if name in self.classifiers]
+        others = {
+            arm: seeds for arm, seeds in self.all_classifiers.items() if arm not in self.classifiers
+        }
+        compared, base = flat(self.classifiers), self.classifiers[self.baseline]
+        trained_on = [spec for name, spec in self.synthetic.items() if name in self.classifiers]
         return [
             *compared,
-            *others,
+            *flat(others),
             *self.predictions(compared, tests),
-            *self.predictions(others, [self.real["test"]]),
-            *self.predictions(self.classifiers[self.baseline], trained_on),
+            *self.predictions(flat(others), [self.real["test"]]),
+            *self.predictions(base, trained_on),
         ]
 
     # 05_gradcam: where the classifiers look
@@ -336,64 +247,55 @@ class Study(Chapter):
     ) -> list[ArtifactSpec]:
         """Grad-CAM of the first `count` images of a set under each classifier."""
         count = min(count, images.settings["count"])
-        return [
-            gradcam_steps.recipe(gradcam_steps.attended, spec, images, count, self.config.study)
-            for spec in classifiers
-        ]
+        return [self._gradcam(gradcam_steps.attended, spec, images, count) for spec in classifiers]
 
-    @functools.cached_property
+    @cached_property
     def map_tests(self) -> Specs:
         """What tests the maps themselves, for the first classifier of each training set."""
         count, test = self.config.gradcam.sanity_images, self.real["test"]
         return {
-            arm: gradcam_steps.recipe(
-                gradcam_steps.trusted, seeds[0], test, count, self.config.study
-            )
+            arm: self._gradcam(gradcam_steps.trusted, seeds[0], test, count)
             for arm, seeds in self.classifiers.items()
         }
 
-    def gradcam_artifacts(self) -> list[ArtifactSpec]:
-        count, base = self.config.gradcam.max_images, self.classifiers[self.baseline]
-        on_test = [
-            spec
-            for seeds in self.classifiers.values()
-            for spec in self.maps(seeds, self.real["test"], count)
-        ]
-        on_sets = [
-            spec for images in self.synthetic.values() for spec in self.maps(base, images, count)
-        ]
-        return [*on_test, *on_sets, *self.source_maps(), *self.map_tests.values()]
+    def _gradcam(self, step, classifier: ArtifactSpec, images: ArtifactSpec, count: int):
+        return gradcam_steps.recipe(step, classifier, images, count, self.config.study)
 
     def source_maps(self) -> list[ArtifactSpec]:
-        """Of the real images whose embeddings `di` was sampled around: they are the first of the training set."""
+        """Of the real images around whose embeddings `di` was sampled: the first of `train`."""
         if "di" not in self.synthetic:
             return []
-        sources_of_di = min(
-            self.synthetic["di"].settings["count"],
-            self.config.gradcam.max_images,
-            self.config.inversion.num_embedded,
-        )
-        return self.maps(self.classifiers[self.baseline], self.real["train"], 2 * sources_of_di)
+        counts = self.synthetic["di"].settings["count"], self.config.inversion.num_embedded
+        count = min(*counts, self.config.gradcam.max_images)
+        return self.maps(self.classifiers[self.baseline], self.real["train"], 2 * count)
+
+    def gradcam_artifacts(self) -> list[ArtifactSpec]:
+        count, base = self.config.gradcam.max_images, self.classifiers[self.baseline]
+        on_sets = [self.maps(base, images, count) for images in self.synthetic.values()]
+        return [
+            *self.maps(flat(self.classifiers), self.real["test"], count),
+            *(spec for specs in on_sets for spec in specs),
+            *self.source_maps(),
+            *self.map_tests.values(),
+        ]
 
     # 06_geometry: lines, vanishing points, horizon
 
-    @functools.cached_property
+    @cached_property
     def calibration(self) -> ArtifactSpec:
         """Rendered scenes of known camera at several sizes."""
         section = self.config.geometry
-        return geometry_steps.calibration(
-            {"sizes": section.calibration_sizes, "scenes": section.calibration_scenes}, self.config.study.seed
-        )
+        facts = {"sizes": section.calibration_sizes, "scenes": section.calibration_scenes}
+        return geometry_steps.calibration(facts, self.config.study.seed)
 
-    @functools.cached_property
+    @cached_property
     def lines(self) -> Specs:
         """Line segments and vanishing points of real test images and of each synthetic set."""
-        section = self.config.geometry
-        facts = {"count": section.max_images} | ({"native": True} if section.native_resolution else {})
-        return {
-            name: geometry_steps.lines(facts, self.config.study.seed, images=spec)
-            for name, spec in {"real": self.real["test"], **self.synthetic}.items()
-        }
+        section, seed = self.config.geometry, self.config.study.seed
+        facts = {"count": section.max_images}
+        facts |= {"native": True} if section.native_resolution else {}
+        images = {"real": self.real["test"], **self.synthetic}
+        return {name: geometry_steps.lines(facts, seed, images=s) for name, s in images.items()}
 
     def geometry_artifacts(self) -> list[ArtifactSpec]:
         return [self.calibration, *self.lines.values()]
@@ -402,43 +304,36 @@ class Study(Chapter):
 
     @property
     def comparison_count(self) -> int:
-        """Images a side; the other half of the test images is compared like any other set."""
+        """Images per set; the other half of the test images is compared like any other set."""
         return min(self.config.representation.comparison_images, self.config.data.test // 2)
 
-    @functools.cached_property
+    @cached_property
     def compared_sets(self) -> Specs:
         """What is compared with the first half of the real test images."""
         return {fidelity.OTHER_REAL: self.real["test"], **self.synthetic}
 
-    @functools.cached_property
+    @cached_property
     def comparisons(self) -> dict[str, Specs]:
         """Distance and coverage of each set: feature extractor -> set -> artifact."""
-        section, device = self.config.representation, self.config.study.device
-        shared = {"nearest_k": section.nearest_k, "device": device}
+        section = self.config.representation
         return {
-            extractor: {
-                name: fidelity.comparison(
-                    shared | {"extractor": extractor} | self._compared_part(name),
-                    self.config.study.seed,
-                    real=self.real["test"],
-                    images=spec,
-                    **({"classifier": self.reference} if extractor == "reference" else {}),
-                )
-                for name, spec in self.compared_sets.items()
-            }
+            extractor: {name: self._comparison(extractor, name) for name in self.compared_sets}
             for extractor in section.feature_extractors
         }
 
-    @functools.cached_property
+    def _comparison(self, extractor: str, name: str) -> ArtifactSpec:
+        facts = {"nearest_k": self.config.representation.nearest_k, "extractor": extractor}
+        facts |= {"device": self.config.study.device} | self._compared_part(name)
+        inputs = {"real": self.real["test"], "images": self.compared_sets[name]}
+        inputs |= {"classifier": self.reference} if extractor == "reference" else {}
+        return fidelity.comparison(facts, self.config.study.seed, **inputs)
+
+    @cached_property
     def memorisation(self) -> Specs:
         """How much of each set is copied from the training images."""
+        inputs = {"train": self.real["train"], "test": self.real["test"]}
         return {
-            name: fidelity.copies(
-                self._compared_part(name),
-                images=spec,
-                train=self.real["train"],
-                test=self.real["test"],
-            )
+            name: fidelity.copies(self._compared_part(name), images=spec, **inputs)
             for name, spec in self.compared_sets.items()
         }
 
@@ -447,147 +342,111 @@ class Study(Chapter):
         count = self.comparison_count
         return {"count": count, "skip": count if name == fidelity.OTHER_REAL else 0}
 
-    @functools.cached_property
-    def layer_features(self) -> dict[str, list[ArtifactSpec]]:
+    @cached_property
+    def layer_features(self) -> SeedSpecs:
         """Features by layer of the same real test images under every classifier."""
-        facts = {
-            "count": self.config.representation.feature_images,
-            "device": self.config.study.device,
-        }
-        return {
-            arm: [
-                probes.layer_features(facts, classifier=spec, images=self.real["test"])
-                for spec in seeds
-            ]
-            for arm, seeds in self.classifiers.items()
-        }
+        facts = {"count": self.config.representation.feature_images}
+        facts["device"] = self.config.study.device
+        return self._per_classifier(probes.layer_features, facts, 0, images=self.real["test"])
 
-    @functools.cached_property
-    def linear_probes(self) -> dict[str, list[ArtifactSpec]]:
+    @cached_property
+    def linear_probes(self) -> SeedSpecs:
         """Linear probes of every classifier's layers, on all real images; chapters 07 and 08."""
         return self.probes_on(self.real["train"], self.real["test"], last_only=False)
 
     def probes_on(
         self, train: ArtifactSpec, test: ArtifactSpec, last_only: bool = True
-    ) -> dict[str, list[ArtifactSpec]]:
+    ) -> SeedSpecs:
         """Linear probes of every classifier: fitted on one set, tested on another."""
         facts = {"last_only": last_only, "device": self.config.study.device}
-        return {
-            arm: [
-                probes.linear_probes(
-                    facts, self.config.study.seed, classifier=spec, train=train, test=test
-                )
-                for spec in seeds
-            ]
-            for arm, seeds in self.classifiers.items()
-        }
+        seed = self.config.study.seed
+        return self._per_classifier(probes.linear_probes, facts, seed, train=train, test=test)
 
-    @functools.cached_property
-    def transfer(self) -> tuple[dict[str, dict[str, list[ArtifactSpec]]], dict[str, str]]:
-        """Probes on images of other sources: source -> training set -> artifacts; and the absent."""
+    @cached_property
+    def transfer(self) -> tuple[dict[str, SeedSpecs], dict[str, str]]:
+        """Probes on images of other sources, by source; and why others are absent."""
         section, available, absent = self.config.representation, {}, {}
+        other = {"root": section.transfer_root, "train": section.probe_train_images}
+        other |= {"test": section.feature_images, "shift_images": 0, "max_corrupt_files": 0}
         for name in section.transfer:
-            wanted = self.config.data.model_copy(
-                update={
-                    "source": name,
-                    "root": section.transfer_root,
-                    "train": section.probe_train_images,
-                    "test": section.feature_images,
-                    "shift_images": 0,
-                    "max_corrupt_files": 0,
-                }
-            )
+            data = self.config.data.model_copy(update=other | {"source": name})
             try:
-                parts = real.specs(wanted, self.config.study.seed)
+                parts = real.specs(data, self.config.study.seed)
                 available[name] = self.probes_on(parts["train"], parts["test"])
             except SourceError as error:
                 absent[name] = f"not run: {error}"
         return available, absent
 
-    @functools.cached_property
-    def robustness(self) -> dict[str, list[ArtifactSpec]]:
+    @cached_property
+    def robustness(self) -> SeedSpecs:
         """Every classifier on damaged and attacked test images."""
-        section = self.config.representation
-        names = ("corruptions", "severities", "corruption_images", "eps_255")
-        names += ("pgd_steps", "attack_images")
-        facts = {name: getattr(section, name) for name in names}
-        facts["device"] = self.config.study.device
-        seed, test = self.config.study.seed, self.real["test"]
+        names = ("corruptions", "severities", "corruption_images")
+        names += ("eps_255", "pgd_steps", "attack_images")
+        facts = {name: getattr(self.config.representation, name) for name in names}
+        facts["device"], seed = self.config.study.device, self.config.study.seed
+        return self._per_classifier(robustness.robustness, facts, seed, images=self.real["test"])
+
+    def _per_classifier(self, step, facts: dict, seed: int, **inputs: ArtifactSpec) -> SeedSpecs:
         return {
-            arm: [robustness.robustness(facts, seed, classifier=spec, images=test) for spec in seeds]
+            arm: [step(facts, seed, classifier=spec, **inputs) for spec in seeds]
             for arm, seeds in self.classifiers.items()
         }
 
     def representation_artifacts(self) -> list[ArtifactSpec]:
+        compared, by_arm = self.compared_sets, [*self.transfer[0].values()]
+        by_arm += [self.layer_features, self.linear_probes, self.robustness]
         enough = [
             name
-            for name, spec in self.compared_sets.items()
-            if spec.settings["count"] >= self.comparison_count
-        ]  # smaller sets are refused
-        images = list(self.compared_sets.values())
-        by_arm = [self.layer_features, self.linear_probes, self.robustness]
-        by_arm += self.transfer[0].values()
+            for name, spec in compared.items()
+            if spec.settings["count"] >= self.comparison_count  # smaller sets are refused
+        ]
+        images = list(compared.values())
         return [
-            *[spec for arms in by_arm for seeds in arms.values() for spec in seeds],
-            *[
-                spec
-                for name in self.comparisons
-                for spec in self.features(images, name, self.reference)
-            ],
-            *[sets[name] for sets in self.comparisons.values() for name in enough],
-            *[self.memorisation[name] for name in enough],
+            *(spec for specs in by_arm for spec in flat(specs)),
+            *(s for name in self.comparisons for s in self.features(images, name, self.reference)),
+            *(specs[name] for specs in self.comparisons.values() for name in enough),
+            *(self.memorisation[name] for name in enough),
         ]
 
     # 08_repair: what closes the gap
 
-    @functools.cached_property
+    @cached_property
     def repair_splits(self) -> tuple[ArtifactSpec, ArtifactSpec]:
-        """The real training images that remedies may learn from, and those that only choose between remedies."""
-        return split.parts(
-            self.real["train"], self.config.repair.val_fraction, self.config.study.seed
-        )
+        """Real training images from which remedies learn, and those that choose between them."""
+        share, seed = self.config.repair.val_fraction, self.config.study.seed
+        return split.parts(self.real["train"], share, seed)
 
-    @functools.cached_property
+    @cached_property
     def repair_count(self) -> int:
-        """Real images that remedies may learn from."""
-        held_out = arms.positions(
-            arms.Term("validation", self.config.repair.val_fraction), self.labels, None, 0
-        )
-        return len(self.labels) - len(held_out)
+        """Real images from which remedies may learn."""
+        term = arms.Term("validation", self.config.repair.val_fraction)
+        return len(self.labels) - len(arms.positions(term, self.labels, None, 0))
 
-    @functools.cached_property
+    @cached_property
     def repair_reference(self) -> ArtifactSpec:
-        """The classifier by which images are filtered: of the images that remedies may learn from."""
+        """The classifier that filters images, of the real images that remedies may use."""
         facts = self.facts | {"train": self.repair_count}
-        return reference.reference_classifier(
-            self.config.training,
-            self.config.study,
-            facts,
-            self.repair_splits[0],
-            self.config.repair.reference_epochs,
-        )
+        return self._reference(self.repair_splits[0], facts, self.config.repair)
 
-    @functools.cached_property
+    @cached_property
     def repair_context(self) -> dict:
         """What every remedy is given beside models and sets."""
         base = self.classifiers[self.config.repair.base][0]
-        return registry.context(self.config.repair, self.config.study, base) | {
-            "train": self.facts["train"],
-            "fit": self.repair_count,
-        }
+        counts = {"train": self.config.data.train, "fit": self.repair_count}
+        return registry.context(self.config.repair, self.config.study, base) | counts
 
-    @functools.cached_property
-    def repair_models(self) -> dict[str, list[ArtifactSpec]]:
-        """The classifiers that remedies may start from, and the reference classifier, one per seed."""
+    @cached_property
+    def repair_models(self) -> SeedSpecs:
+        """The classifiers from which remedies may start, and the reference classifier."""
         return self.classifiers | {"reference": [self.repair_reference] * self.config.study.seeds}
 
-    @functools.cached_property
+    @cached_property
     def repair_images(self) -> Specs:
-        """The image sets that remedies learn from, and `validation`, which chooses learning rates."""
+        """The image sets of remedies, and `validation`, which chooses learning rates."""
         fit, validation = self.repair_splits
         return {"real": fit, "validation": validation, **self.synthetic}
 
-    @functools.cached_property
+    @cached_property
     def remedies(self) -> tuple[dict[str, registry.Remedy], dict[str, str]]:
         """Every remedy by name, and why others cannot run."""
         names = self.config.repair.remedies
@@ -599,21 +458,17 @@ class Study(Chapter):
         return filters.sets_of(self.repair_images, self.repair_reference, self.repair_context)
 
     def repair_artifacts(self) -> list[ArtifactSpec]:
-        fitted, validation = self.repair_splits
         remedies, base = self.remedies[0].values(), self.classifiers[self.config.repair.base]
         kept = self.filters.values() if "filter" in self.config.repair.remedies else []
-        repaired = [spec for remedy in remedies for spec in (*remedy.classifiers, *remedy.control)]
-        candidates = [
-            spec for remedy in remedies if remedy.candidate for spec in remedy.classifiers
-        ]
+        repaired = [s for remedy in remedies for s in (*remedy.classifiers, *remedy.control)]
+        candidates = [s for remedy in remedies if remedy.candidate for s in remedy.classifiers]
         return [
-            fitted,
-            validation,
+            *self.repair_splits,
             self.repair_reference,
             *kept,
             *repaired,
             *self.predictions([*repaired, *base], [self.real["test"]]),
-            *self.predictions([*candidates, *base], [validation]),
+            *self.predictions([*candidates, *base], [self.repair_images["validation"]]),
         ]
 
     # what several chapters need
@@ -622,12 +477,9 @@ class Study(Chapter):
         self, classifiers: Iterable[ArtifactSpec], images: Iterable[ArtifactSpec]
     ) -> list[ArtifactSpec]:
         """Logits of each classifier on each set."""
-        images = list(images)
-        return [
-            accuracy.logits({"device": self.config.study.device}, classifier=spec, images=part)
-            for spec in classifiers
-            for part in images
-        ]
+        facts, images = {"device": self.config.study.device}, list(images)
+        pairs = [(spec, part) for spec in classifiers for part in images]
+        return [accuracy.logits(facts, classifier=spec, images=part) for spec, part in pairs]
 
     def features(
         self, images: Iterable[ArtifactSpec], extractor: str, own: ArtifactSpec
@@ -636,7 +488,7 @@ class Study(Chapter):
         device = self.config.study.device
         return [features.spec_of(spec, device, extractor, own) for spec in images]
 
-    @functools.cached_property
+    @cached_property
     def chapters(self) -> dict[str, list[ArtifactSpec]]:
         """What each notebook needs, in the order of the notebooks."""
         return {
@@ -651,21 +503,9 @@ class Study(Chapter):
         }
 
 
-def plan(config: Settings, profile: str = "") -> Study:
-    """A study that may look ahead: missing downloads are counted by the numbers in the profile."""
-    return Study(config, profile, planning=True)
+INVERTED = ("di", "embeddings")
 
 
-def closure(specs: Iterable[ArtifactSpec]) -> list[ArtifactSpec]:
-    """These artifacts and all that they are made from, inputs first, each once."""
-    ordered: dict[str, ArtifactSpec] = {}
-
-    def visit(spec: ArtifactSpec) -> None:
-        if spec.key not in ordered:
-            for upstream in spec.inputs.values():
-                visit(upstream)
-            ordered[spec.key] = spec
-
-    for spec in specs:
-        visit(spec)
-    return list(ordered.values())
+def flat(specs: SeedSpecs) -> list[ArtifactSpec]:
+    """Of every training set and seed."""
+    return [spec for seeds in specs.values() for spec in seeds]

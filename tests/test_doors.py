@@ -23,7 +23,7 @@ from PIL import Image
 from lib.classifier import arms
 from lib.core import config as study
 from lib.core.paths import PARAMS
-from lib.core.store import Store, _seal
+from lib.core.store import Store, seal
 from lib.data import imageset as images
 from lib.data import pictures
 from lib.data.source import SourceError, SourceOptions, open_source
@@ -232,7 +232,7 @@ def test_any_manifest_or_journal(tmp_path_factory, tree, sealed, name):
     store, recipe = Store(root), steps.numbers({"count": 2})
     if sealed and isinstance(tree, dict):  # by somebody who knows how
         tree |= {"key": recipe.key}
-        tree["seal"] = _seal(tree) if "nan" not in repr(tree).lower() and "inf" not in repr(tree) else ""
+        tree["seal"] = seal(tree) if "nan" not in repr(tree).lower() and "inf" not in repr(tree) else ""
     store.folder(recipe).mkdir(parents=True)
     (store.folder(recipe) / name).write_text(json.dumps(tree))
     assert store.state(recipe) and [file.read_text() for file in store.make(recipe).files] in (["0", "1"], [])

@@ -27,14 +27,22 @@ def executor(engine: str, count: int) -> Executor:
     client = connected(engine, count)
     if client.status not in ("running", "connecting"):
         close(engine, count)
-        raise ClusterError(f"the Dask scheduler {engine} went away and was not back in {progress.clock(RETURN)}; start it and "
-                           "its workers again: the same command then goes on where it was.\nstudy.engine in params/")
-    return client.get_executor(pure=False)  # not pure: a file that is handed out again shall be made again
+        raise ClusterError(
+            f"the Dask scheduler {engine} went away and was not back in {progress.clock(RETURN)}; start it and "
+            "its workers again: the same command then goes on where it was.\nstudy.engine in params/"
+        )
+    return client.get_executor(
+        pure=False
+    )  # not pure: a file that is handed out again shall be made again
 
 
 def capacity(engine: str, count: int) -> int:
     """How many tasks can run at once: workers of a cluster come and go, and at least one is hoped for."""
-    return count if engine == "dask" else max(1, _workers(engine, count, int(time.monotonic() / ANSWER)))
+    return (
+        count
+        if engine == "dask"
+        else max(1, _workers(engine, count, int(time.monotonic() / ANSWER)))
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -44,7 +52,9 @@ def _workers(engine: str, count: int, _now: int) -> int:
     with contextlib.suppress(OSError):  # the scheduler goes away just now
         available = len(client.nthreads()) if client.status == "running" else 0
     if not available:
-        progress.say(f"no worker at {engine}; waiting for one (`dask worker {engine} --nthreads 1` starts it)")
+        progress.say(
+            f"no worker at {engine}; waiting for one (`dask worker {engine} --nthreads 1` starts it)"
+        )
     return available
 
 
@@ -54,16 +64,20 @@ def connected(engine: str, count: int) -> Any:
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
-        raise ClusterError(f"engine {engine!r} needs Dask, which is an extra: `make env EXTRAS=dask` installs it, "
-                           "`engine: local` does without.\nstudy.engine in params/") from error
+        raise ClusterError(
+            f"engine {engine!r} needs Dask, which is an extra: `make env EXTRAS=dask` installs it, "
+            "`engine: local` does without.\nstudy.engine in params/"
+        ) from error
     if engine == "dask":
         return Client(_cluster(count), set_as_default=False)
     try:
         Client(engine, timeout=ANSWER, set_as_default=False).close()  # is one there at all?
         return Client(engine, timeout=RETURN, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise ClusterError(f"no Dask scheduler answers at {engine}: {error}. Start one there (`dask scheduler`), or correct the "
-                           "address.\nstudy.engine in params/") from error
+        raise ClusterError(
+            f"no Dask scheduler answers at {engine}: {error}. Start one there (`dask scheduler`), or correct the "
+            "address.\nstudy.engine in params/"
+        ) from error
 
 
 def close(engine: str, count: int) -> None:
@@ -87,6 +101,11 @@ def _cluster(count: int) -> Any:
     worker = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.ERROR}
     gpus = compute.assign_gpus(compute.gpus(), count)
     environments = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus] or [{}] * count
-    nannies = {i: {"cls": Nanny, "options": worker | {"env": env}} for i, env in enumerate(environments)}
-    scheduler = {"cls": Scheduler, "options": here | {"port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": False}}
+    nannies = {
+        i: {"cls": Nanny, "options": worker | {"env": env}} for i, env in enumerate(environments)
+    }
+    scheduler = {
+        "cls": Scheduler,
+        "options": here | {"port": 0, "dashboard_address": "127.0.0.1:0", "dashboard": False},
+    }
     return SpecCluster(nannies, scheduler, security=secret, silence_logs=logging.ERROR)

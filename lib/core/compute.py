@@ -18,11 +18,17 @@ class ComputeError(RuntimeError):
 
 def device(name: str = "auto") -> torch.device:
     """The device of a setting; `auto` takes CUDA, then Apple's, then the processor."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
     if name == "auto":
         name = next(candidate for candidate in ("cuda", "mps", "cpu") if available[candidate])
     if not available[name]:
-        raise ComputeError(f"device {name!r} is not on this machine; set `study.device: auto` in params/")
+        raise ComputeError(
+            f"device {name!r} is not on this machine; set `study.device: auto` in params/"
+        )
     return torch.device(name)
 
 
@@ -48,13 +54,21 @@ def one_thread() -> Iterator[None]:
 def capacity() -> int:
     """How many processes the machine has room for: one a GPU where there are some, else one a core."""
     where = device()
-    return torch.cuda.device_count() if where.type == "cuda" else torch.get_num_threads() if where.type == "cpu" else 1
+    return (
+        torch.cuda.device_count()
+        if where.type == "cuda"
+        else torch.get_num_threads()
+        if where.type == "cpu"
+        else 1
+    )
 
 
 def gpus() -> list[str]:
     """The GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES takes."""
     count = torch.cuda.device_count()
-    return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(str(i) for i in range(count))).split(",")[:count]
+    return os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(str(i) for i in range(count))).split(
+        ","
+    )[:count]
 
 
 def assign_gpus(names: list[str], processes: int) -> tuple[str, ...]:
@@ -81,10 +95,14 @@ def check() -> str:
 
     boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1]])
     if torchvision.ops.nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() != [0]:
-        raise ComputeError("torchvision's operators give wrong results; `rm -rf .venv && make env` installs the pair again")
-    return (f"environment ready: Python {platform.python_version()}, torch {torch.__version__}, torchvision "
-            f"{torchvision.__version__}, diffusers {diffusers.__version__}, OpenCV {cv2.__version__}; "
-            f"will use {describe()}")
+        raise ComputeError(
+            "torchvision's operators give wrong results; `rm -rf .venv && make env` installs the pair again"
+        )
+    return (
+        f"environment ready: Python {platform.python_version()}, torch {torch.__version__}, torchvision "
+        f"{torchvision.__version__}, diffusers {diffusers.__version__}, OpenCV {cv2.__version__}; "
+        f"will use {describe()}"
+    )
 
 
 if __name__ == "__main__":

@@ -13,16 +13,35 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
 from graphlib import TopologicalSorter
 
 from lib.core import cluster, compute, progress, workers
-from lib.core.store import ArtifactBuild, ArtifactSpec, Store, StoreError, WorkerStore, canonical, find, locked, make_file
+from lib.core.store import (
+    ArtifactBuild,
+    ArtifactSpec,
+    Store,
+    StoreError,
+    WorkerStore,
+    canonical,
+    find,
+    locked,
+    make_file,
+)
 
 TRIES = 3  # workers that may die over one file
 POLL = 1.0  # seconds between two attempts at a folder that another run has locked
 PATIENCE = 60  # seconds in which a shared file system shows other machines what was written
-ONE_AT_A_TIME = threading.RLock()  # torch's threads and its random state are the process's: a worker makes one file at a time
+ONE_AT_A_TIME = (
+    threading.RLock()
+)  # torch's threads and its random state are the process's: a worker makes one file at a time
 
 
 def make(store: Store, specs: Iterable[ArtifactSpec]) -> None:
@@ -71,8 +90,10 @@ class Run:
         self.store, self.missing, self.locks = store, missing, locks
         self.engine = "local" if workers.here() else store.engine  # a worker starts none of its own
         self.count = 1 if workers.here() else store.workers or compute.capacity()
-        inputs = {key: [source.key for source in spec.inputs.values() if source.key in missing]
-                  for key, spec in missing.items()}
+        inputs = {
+            key: [source.key for source in spec.inputs.values() if source.key in missing]
+            for key, spec in missing.items()
+        }
         self.needed = {key for keys in inputs.values() for key in keys}
         self.graph = TopologicalSorter(inputs)
         self.graph.prepare()
@@ -80,7 +101,9 @@ class Run:
         self.builds: dict[str, ArtifactBuild] = {}
         self.files: deque[tuple[ArtifactBuild, str]] = deque()
         self.tasks: dict[Future, tuple[ArtifactBuild, str]] = {}
-        self.deaths: Counter[tuple[str, str]] = Counter()  # of workers, by the file they were making
+        self.deaths: Counter[tuple[str, str]] = (
+            Counter()
+        )  # of workers, by the file they were making
         self.failed: dict[str, BaseException] = {}
         kinds = ", ".join(dict.fromkeys(spec.kind for spec in missing.values()))
         self.bar = locks.enter_context(progress.track(kinds, 0, quiet=not missing))
@@ -89,7 +112,9 @@ class Run:
         """Begin what can begin, submit files, settle finished tasks, until nothing is left."""
         while self.graph.is_active() or self.tasks:
             self.ready += [self.missing[key] for key in self.graph.get_ready()]
-            self.ready.sort(key=lambda spec: spec.key not in self.needed)  # first what others wait for
+            self.ready.sort(
+                key=lambda spec: spec.key not in self.needed
+            )  # first what others wait for
             self.ready = [spec for spec in self.ready if not self.begin(spec)]
             while self.files and len(self.tasks) < self.capacity():
                 self.submit(*self.files.popleft())
@@ -98,7 +123,14 @@ class Run:
 
     def begin(self, spec: ArtifactSpec) -> bool:
         """Lock the folder and queue its missing files; False where another run holds it, which is tried again later."""
-        error = next((self.failed[source.key] for source in spec.inputs.values() if source.key in self.failed), None)
+        error = next(
+            (
+                self.failed[source.key]
+                for source in spec.inputs.values()
+                if source.key in self.failed
+            ),
+            None,
+        )
         if error is not None:
             self.failed[spec.key] = error
             self.graph.done(spec.key)
@@ -119,12 +151,20 @@ class Run:
 
     def capacity(self) -> int:
         """How many tasks to have out: enough to keep all workers busy, no more, so that a failure stops what is not begun."""
-        return 2 * (self.count if self.engine == "local" else cluster.capacity(self.engine, self.count))
+        return 2 * (
+            self.count if self.engine == "local" else cluster.capacity(self.engine, self.count)
+        )
 
     def submit(self, build: ArtifactBuild, name: str) -> None:
         """One file as a task."""
         patience = PATIENCE if self.engine != "local" else 0
-        arguments = str(self.store.root), canonical(build.spec.to_json()), build.spec.key, name, patience
+        arguments = (
+            str(self.store.root),
+            canonical(build.spec.to_json()),
+            build.spec.key,
+            name,
+            patience,
+        )
         self.tasks[executor(self.engine, self.count).submit(make_task, *arguments)] = build, name
 
     def finished(self) -> list[Future]:
@@ -133,7 +173,9 @@ class Run:
             time.sleep(POLL if self.ready and not self.files else 0)
         done = wait(self.tasks, POLL, FIRST_COMPLETED).done
         if any(isinstance(task_error(task), BrokenExecutor) for task in done):
-            wait(self.tasks)  # a pool that lost a worker ends them all; the next task starts a new one
+            wait(
+                self.tasks
+            )  # a pool that lost a worker ends them all; the next task starts a new one
             workers.processes.cache_clear()
             return list(self.tasks)
         return list(done)
@@ -148,7 +190,9 @@ class Run:
         elif error is not None:
             self.fail(build, error)
         else:
-            build.add(name, task.result())  # also beside a file that failed: next time it need not be made again
+            build.add(
+                name, task.result()
+            )  # also beside a file that failed: next time it need not be made again
             self.bar.add(1)
             self.close_if_whole(build)
 
@@ -163,8 +207,10 @@ class Run:
         """Queue a file whose worker died, but not for ever, or whose scheduler went away."""
         self.deaths[build.spec.key, name] += died
         if self.deaths[build.spec.key, name] > TRIES:
-            raise StoreError(f"{self.deaths[build.spec.key, name]} workers died over {build.spec.kind}, perhaps for want of "
-                             f"memory: set study.workers: 1.\n{build.folder / name}")
+            raise StoreError(
+                f"{self.deaths[build.spec.key, name]} workers died over {build.spec.kind}, perhaps for want of "
+                f"memory: set study.workers: 1.\n{build.folder / name}"
+            )
         progress.say(f"a worker or its scheduler is gone; making {build.folder.name}/{name} again")
         self.files.appendleft((build, name))
 
@@ -213,9 +259,13 @@ def task_error(task: Future) -> BaseException | None:
 
 def count_deaths(error: BaseException | None) -> int | None:
     """How many workers a task lost: none where its scheduler forgot it; None where the task itself ended."""
-    if type(error).__name__ == "KilledWorker":  # Dask's, which is not imported here: it gave up submitting the task
+    if (
+        type(error).__name__ == "KilledWorker"
+    ):  # Dask's, which is not imported here: it gave up submitting the task
         return error.allowed_failures + 1
-    return 0 if isinstance(error, CancelledError) else 1 if isinstance(error, BrokenExecutor) else None
+    return (
+        0 if isinstance(error, CancelledError) else 1 if isinstance(error, BrokenExecutor) else None
+    )
 
 
 def make_task(root: str, tree: str, key: str, name: str, patience: float) -> dict:
@@ -232,6 +282,8 @@ def open_build(root: str, tree: str, key: str, patience: float) -> tuple:
     if workers.here():
         workers.keep_memory()  # Dask's worker, too, which did not begin as ours do
     if spec.key != key:
-        raise StoreError(f"this worker's checkout has another version of {spec.kind} or of its inputs: bring all machines to "
-                         f"the same commit.\n{store.folder(spec)}")
+        raise StoreError(
+            f"this worker's checkout has another version of {spec.kind} or of its inputs: bring all machines to "
+            f"the same commit.\n{store.folder(spec)}"
+        )
     return store.folder(spec), find(spec).writers(store, spec)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from lib.core.paths import ROOT
 
-PLUMBING = {f"lib.core.{name}" for name in ("store", "executor", "cluster", "workers", "progress", "paths", "fingerprint")}
+PLUMBING = "store files executor cluster workers progress paths fingerprint".split()
+PLUMBING = {f"lib.core.{name}" for name in PLUMBING}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 Stamp = tuple[int, int]  # modification time in ns, bytes
 
@@ -67,13 +68,47 @@ def fingerprint(builder: str, root: Path = ROOT) -> str:
     closure = Closure(root)
     closure.number(Definition(module, function))
     value = hashlib.sha256("\n".join(closure.texts()).encode()).hexdigest()[:16]
-    _computed[builder, root] = value, {read.path: read.stamp for read in closure.modules.values() if read}
+    _computed[builder, root] = (
+        value,
+        {read.path: read.stamp for read in closure.modules.values() if read},
+    )
     return value
+
+
+def reached(cells: list[str], root: Path = ROOT) -> dict[Path, str]:
+    """Of each file of this checkout whose code a notebook's cells reach, a hash of what they reach."""
+    from IPython.core.inputtransformer2 import TransformerManager  # cells may hold magics
+
+    source = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
+    closure, function = Closure(root), ast.parse("def cells(): pass").body[0]
+    try:
+        function.body = ast.parse(source).body or function.body
+    except SyntaxError:
+        return {}  # running the notebook says where
+    notebook = Module("notebook", root / "notebook", (0, 0))
+    closure.modules[notebook.name] = notebook
+    references: dict[Definition, int] = {}
+    closure.normalised(notebook, function, references)
+    for definition in references:
+        closure.number(definition)
+    texts: dict[str, list[str]] = {}
+    for definition, (text, used) in closure.walk():
+        names = [f"{other.module}.{other.name}" for other in used]
+        texts.setdefault(definition.module, []).append(" ".join([text, definition.name, *names]))
+    files = {closure.module(name).path: "\n".join(sorted(code)) for name, code in texts.items()}
+    return {path: hashlib.sha256(code.encode()).hexdigest()[:16] for path, code in files.items()}
+
+
+def plain_code(path: Path) -> str:
+    """A file's code without comments, docstrings and annotations."""
+    return ast.unparse(_Plain().visit(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 _computed: dict[tuple[str, Path], tuple[str, dict[Path, Stamp]]] = {}
 _parsed: dict[Path, Module] = {}
-_resolved: dict[tuple[Path, Definition], tuple[str, list[Definition], dict[str, Module | None]]] = {}
+_resolved: dict[
+    tuple[Path, Definition], tuple[str, list[Definition], dict[str, Module | None]]
+] = {}
 
 
 def kind_of(builder: str, root: Path = ROOT) -> str | None:
@@ -81,9 +116,21 @@ def kind_of(builder: str, root: Path = ROOT) -> str | None:
     module, _, function = builder.partition(":")
     path = source_file(module, root)
     statements = _read(module, path).definitions.get(function, []) if path else []
-    calls = [call for node in statements if isinstance(node, FUNCTIONS) for call in node.decorator_list
-             if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("artifact")]
-    return next((call.args[0].value for call in calls if call.args and isinstance(call.args[0], ast.Constant)), None)
+    calls = [
+        call
+        for node in statements
+        if isinstance(node, FUNCTIONS)
+        for call in node.decorator_list
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("artifact")
+    ]
+    return next(
+        (
+            call.args[0].value
+            for call in calls
+            if call.args and isinstance(call.args[0], ast.Constant)
+        ),
+        None,
+    )
 
 
 class Closure:
@@ -103,13 +150,22 @@ class Closure:
     def number(self, definition: Definition) -> str:
         return f"_{self.numbers.setdefault(definition, len(self.numbers))}"
 
-    def texts(self) -> Iterator[str]:
-        """The code of each definition with names that mean the same whatever they are called."""
+    def walk(self) -> Iterator[tuple[Definition, tuple[str, list[Definition]]]]:
+        """Each definition with its code and the definitions to which that refers, which come later."""
         done = 0
         while done < len(self.numbers):
-            text, references = self.resolved(list(self.numbers)[done])
-            yield f"_{done} {' '.join(map(self.number, references))}: {text}"
+            definition = list(self.numbers)[done]
+            text, references = self.resolved(definition)
+            for reference in references:
+                self.number(reference)
+            yield definition, (text, references)
             done += 1
+
+    def texts(self) -> Iterator[str]:
+        """The code of each definition with names that mean the same whatever they are called."""
+        for definition, (text, references) in self.walk():
+            numbers = " ".join(map(self.number, references))
+            yield f"{self.number(definition)} {numbers}: {text}"
 
     def resolved(self, definition: Definition) -> tuple[str, list[Definition]]:
         """The code of a definition and the definitions to which it refers, in the order of their numbers in the text."""
@@ -117,7 +173,9 @@ class Closure:
             references: dict[Definition, int] = {}
             other = Closure(self.root)  # to learn which modules decide what the names mean
             module, statements = other.module(definition.module), other.statements(definition)
-            text = "\n".join(other.normalised(module, statement, references) for statement in statements)
+            text = "\n".join(
+                other.normalised(module, statement, references) for statement in statements
+            )
             _resolved[self.root, definition] = text, list(references), other.modules
         text, references, modules = _resolved[self.root, definition]
         self.modules |= modules
@@ -131,7 +189,9 @@ class Closure:
             raise CodeError(f"{definition.module} defines no {definition.name!r}")
         return module.definitions[definition.name]
 
-    def normalised(self, module: Module, statement: ast.stmt, references: dict[Definition, int]) -> str:
+    def normalised(
+        self, module: Module, statement: ast.stmt, references: dict[Definition, int]
+    ) -> str:
         """The statement as text, with each global name replaced by its number or, outside this checkout, its full name."""
         plain = _Plain().visit(copy.deepcopy(statement))
         text = ast.unparse(ast.fix_missing_locations(plain))
@@ -173,8 +233,13 @@ class _Plain(ast.NodeTransformer):
         self.generic_visit(node)
         if ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-        node.decorator_list = [call for call in node.decorator_list
-                               if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith("artifact"))]
+        if isinstance(node, ast.Module):
+            return node
+        node.decorator_list = [
+            call
+            for call in node.decorator_list
+            if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith("artifact"))
+        ]
         return node
 
     def visit_FunctionDef(self, node):
@@ -182,7 +247,7 @@ class _Plain(ast.NodeTransformer):
         return self._body(node)
 
     visit_AsyncFunctionDef = visit_FunctionDef
-    visit_ClassDef = _body
+    visit_ClassDef = visit_Module = _body
 
     def visit_arg(self, node):
         node.annotation = None
@@ -197,8 +262,14 @@ class _Plain(ast.NodeTransformer):
 class _Resolved(ast.NodeTransformer):
     """Replaces global names, alone or at the head of a chain of attributes, by what they stand for."""
 
-    def __init__(self, closure: Closure, module: str, names: set[str], imports: dict[str, str],
-                 references: dict[Definition, int]):
+    def __init__(
+        self,
+        closure: Closure,
+        module: str,
+        names: set[str],
+        imports: dict[str, str],
+        references: dict[Definition, int],
+    ):
         self.closure, self.module, self.names, self.imports = closure, module, names, imports
         self.references = references
 
@@ -230,7 +301,9 @@ class _Resolved(ast.NodeTransformer):
         return f"_{self.references.setdefault(definition, len(self.references))}"
 
     def visit_Import(self, node):
-        return ast.copy_location(ast.Pass(), node)  # what the names stand for is written where they are used
+        return ast.copy_location(
+            ast.Pass(), node
+        )  # what the names stand for is written where they are used
 
     visit_ImportFrom = visit_Import
 
@@ -248,9 +321,14 @@ def _imports(tree: ast.AST, module: Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
-                yield name.asname or name.name.partition(".")[0], name.name if name.asname else name.name.partition(".")[0]
+                yield (
+                    name.asname or name.name.partition(".")[0],
+                    name.name if name.asname else name.name.partition(".")[0],
+                )
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[:len(package.split(".")) - node.level + 1] if node.level else []
+            above = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             source = ".".join([*above, *filter(None, [node.module])])
             for name in node.names:
                 yield name.asname or name.name, f"{source}.{name.name}"
@@ -263,7 +341,9 @@ def _read(name: str, path: Path) -> Module:
         return known
     loaded = sys.modules.get(name)
     if known and loaded and getattr(loaded, "__file__", None) == str(path):
-        raise CodeError(f"{path} changed after this process loaded it. Restart the kernel, so that the new code runs")
+        raise CodeError(
+            f"{path} changed after this process loaded it. Restart the kernel, so that the new code runs"
+        )
     module = Module(name, path, stamp)
     for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
         _index(module, statement)
@@ -295,8 +375,12 @@ def _bound(node: ast.AST) -> Iterator[str]:
         if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
             yield from _heads(node.value.func)
     elif isinstance(node, ast.stmt):
-        yield from (name for child in ast.walk(node) if child is not node and isinstance(child, ast.stmt)
-                    for name in _bound(child))
+        yield from (
+            name
+            for child in ast.walk(node)
+            if child is not node and isinstance(child, ast.stmt)
+            for name in _bound(child)
+        )
 
 
 def _heads(target: ast.expr) -> Iterator[str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.core import compute, freshness, precision
-from lib.core import config as settings
-from lib.core.config import RUN
+from lib.core.config import RUN, Settings
 from lib.core.paths import REPORTS
 from lib.core.store import ArtifactSpec, Store, write_json
 
@@ -20,10 +19,12 @@ class NotebookError(RuntimeError):
 
 
 class Chapter:
-    """One run of one notebook: where its results lie, and those of the chapters before it. Base of `lib.study.Study`."""
+    """Where a notebook's results are, and those of the chapters before it. Base of `Study`."""
 
-    def __init__(self, config: settings.Settings, profile: str = "", chapter: str = "", planning: bool = False):
-        self.config, self.profile, self.name, self.planning = config, profile, chapter, planning
+    chapters: dict[str, list[ArtifactSpec]] = {}
+
+    def __init__(self, config: Settings, profile: str = "", chapter: str = ""):
+        self.profile, self.name = profile, chapter
         self.store = Store(config.study.store, config.study.workers, config.study.engine)
         self.config = precision.resolved(self.store, config)
         self.out = REPORTS / profile
@@ -31,24 +32,34 @@ class Chapter:
 
     def result(self, name: str) -> dict[str, Any]:
         """What an earlier notebook left: `results`, and when and on what it ran."""
-        paths = [folder / f"{name}.json" for folder in (self.results_folder(True), self.results_folder(False))]
+        folders = [self.results_folder(True), self.results_folder(False)]
+        paths = [folder / f"{name}.json" for folder in folders]
         paths = [path for path in (paths[:1] if RUN in os.environ else paths) if path.exists()]
         if not paths:
-            raise NotebookError(f"{name} has left no results yet; run `make notebooks PROFILE={self.profile}` first")
-        return json.loads(max(paths, key=lambda path: path.stat().st_mtime).read_text(encoding="utf-8"))
+            raise NotebookError(
+                f"{name} has left no results yet; run `make notebooks PROFILE={self.profile}` first"
+            )
+        newest = max(paths, key=lambda path: path.stat().st_mtime)
+        return json.loads(newest.read_text(encoding="utf-8"))
 
-    def results_folder(self, made_by_make: bool) -> Path:
+    def results_folder(self, by_make: bool) -> Path:
         """Results of `make` are the study's; what is explored by hand stays apart from them."""
-        return self.out / ("results" if made_by_make else "scratch/results")
+        return self.out / ("results" if by_make else "scratch/results")
 
-    def write_results(self, results: dict[str, Any], specs: dict[str, ArtifactSpec]) -> float:
+    def write_results(self, results: dict[str, Any], named: dict[str, ArtifactSpec]) -> float:
         """`results/<chapter>.json`; returns the seconds that the notebook took."""
         seconds = round(time.monotonic() - self.began, 1)
         folder = self.results_folder(RUN in os.environ)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / f"{self.name}.json", {
-            "notebook": self.name, "profile": self.profile, "seconds": seconds,
+        tree = {
+            "notebook": self.name,
+            "profile": self.profile,
+            "seconds": seconds,
             "device": f"{compute.describe()}, {self.config.study.precision}",
-            "settings": self.config.parameters(self.name), "artifacts": freshness.artifact_keys(self.name, self),
-            "results": results, "specs": {name: spec.to_json() for name, spec in specs.items()}})
+            "settings": self.config.parameters(self.name),
+            "artifacts": freshness.artifact_keys(self.chapters.get(self.name, [])),
+            "results": results,
+            "specs": {name: spec.to_json() for name, spec in named.items()},
+        }
+        write_json(folder / f"{self.name}.json", tree)
         return seconds

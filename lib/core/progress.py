@@ -25,20 +25,30 @@ class Bar:
 
     def __init__(self, step: str, total: int, start: int = 0, quiet: bool = False):
         self.step, self.total, self.done, self.start = step, total, start, start
-        self.quiet = quiet or workers.here()  # of several at once, who handed the work out tells how far it is
+        self.quiet = (
+            quiet or workers.here()
+        )  # of several at once, who handed the work out tells how far it is
         self.began, self.shown = time.monotonic(), 0.0
 
     def add(self, n: int = 1, note: str = "") -> None:
         """n more are done."""
         self.done += n
-        if self.total and not self.quiet and (time.monotonic() - self.shown > EVERY or self.done >= self.total):
+        if (
+            self.total
+            and not self.quiet
+            and (time.monotonic() - self.shown > EVERY or self.done >= self.total)
+        ):
             self.shown = time.monotonic()
             _show(self.line(note), final=False)
 
     def line(self, note: str = "") -> str:
         """`fit real, seed 2 · 300/900 · 1:04 left`."""
         spent, made = time.monotonic() - self.began, self.done - self.start
-        left = f" · {clock(spent / made * (self.total - self.done))} left" if made and self.done < self.total else ""
+        left = (
+            f" · {clock(spent / made * (self.total - self.done))} left"
+            if made and self.done < self.total
+            else ""
+        )
         return f"{self.step} · {self.done}/{self.total}{left}{' · ' + note if note else ''}"
 
 

@@ -1,47 +1,53 @@
-"""Artifacts: folders of files that are made once, named by the key of their spec, `manifest.json` last.
+"""Artifacts: folders of files made once, named by the key of their spec, `manifest.json` last.
 
-A spec is a kind, settings, the specs of the inputs, and a seed. Whoever holds a spec gets the artifact: from the store
-where it is whole, else by making what is missing.
+A spec is a kind, settings, the specs of the inputs, and a seed. Whoever holds a spec gets the
+artifact: from the store where it is whole, else by making what is missing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import errno
 import functools
 import hashlib
 import importlib
 import json
-import os
 import platform
 import re
 import resource
-import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lib.core import progress
+from lib.core.files import (
+    StoreError,
+    canonical,
+    intact,
+    locked,
+    read_json,
+    unfinished,
+    write_file,
+    write_json,
+)
 from lib.core.fingerprint import fingerprint, kind_of
 from lib.core.paths import ROOT
 
-FileWriters = dict[str, Callable[[Path], None]]  # file name -> writes that file at the path it is given
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # disk, quota, largest file
-VERSIONS = ("torch", "torchvision", "diffusers", "transformers", "numpy", "opencv-python-headless", "scikit-learn",
-            "pyarrow")
-
-
-class StoreError(RuntimeError):
-    """The store cannot give or make what was asked for; the message says what to do."""
+__all__ = [
+    "Artifact", "ArtifactSpec", "Builder", "FileWriters", "Store", "StoreError", "WorkerStore",
+    "artifact", "canonical", "locked", "read_json", "write_json",
+]  # fmt: skip
+FileWriters = dict[str, Callable[[Path], None]]  # file name -> writes that file at this path
+PACKAGES = "torch torchvision diffusers transformers numpy opencv-python-headless".split()
+PACKAGES += ["scikit-learn", "pyarrow"]  # whose versions the manifest records
+KEY = re.compile("[0-9a-f]{20}")
+KIND = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+BUILDERS: dict[str, str] = {}  # kind -> "module:function", of the modules that are imported
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class ArtifactSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, ArtifactSpec] = field(default_factory=dict)
     seed: int = 0
-    builder: str = field(default="", compare=False, repr=False)  # where it lives, "lib.data.sources:real"; not in the key
+    builder: str = field(default="", compare=False, repr=False)  # "module:function", not in the key
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "builder", self.builder or BUILDERS.get(self.kind, ""))
@@ -61,8 +67,11 @@ class ArtifactSpec:
     def key(self) -> str:
         """20 hex digits over kind, code, settings, keys of the inputs and seed."""
         if not KIND.fullmatch(self.kind) or kind_of(self.builder) != self.kind:
-            raise StoreError(f"no function of this checkout makes {self.kind!r} ({self.builder or 'no builder named'}); "
-                             'decorate it with @artifact("its-kind") and import its module before the spec is made')
+            raise StoreError(
+                f"no function of this checkout makes {self.kind!r} "
+                f"({self.builder or 'no builder named'}); "
+                'decorate it with @artifact("its-kind") and import its module before the spec'
+            )
         inputs = {name: spec.key for name, spec in self.inputs.items()}
         parts = [self.kind, fingerprint(self.builder), self.settings, inputs, self.seed]
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:20]
@@ -70,7 +79,8 @@ class ArtifactSpec:
     def to_json(self) -> dict[str, Any]:
         """Plain data that `from_json` turns back."""
         inputs = {name: spec.to_json() for name, spec in self.inputs.items()}
-        return {"kind": self.kind, "settings": self.settings, "inputs": inputs, "seed": self.seed, "builder": self.builder}
+        own = {name: getattr(self, name) for name in ("kind", "settings", "seed", "builder")}
+        return own | {"inputs": inputs}
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> ArtifactSpec:
@@ -89,30 +99,35 @@ class Builder:
     def location(self) -> str:
         return f"{self.writers.__module__}:{self.writers.__qualname__}"
 
-    def __call__(self, settings: dict[str, Any], seed: int = 0, **inputs: ArtifactSpec) -> ArtifactSpec:
+    def __call__(
+        self, settings: dict[str, Any], seed: int = 0, **inputs: ArtifactSpec
+    ) -> ArtifactSpec:
         """The spec of such an artifact; nothing runs yet."""
-        return ArtifactSpec(self.kind, json.loads(canonical(settings)), inputs, seed, self.location)
-
-
-BUILDERS: dict[str, str] = {}  # kind -> location, of the modules that are imported
-KIND = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+        plain = json.loads(canonical(settings))
+        return ArtifactSpec(self.kind, plain, inputs, seed, self.location)
 
 
 def artifact(kind: str) -> Callable[[Callable[[Store, ArtifactSpec], FileWriters]], Builder]:
-    """Decorator of a builder: `@artifact("real-images")` above `def real(store, spec) -> FileWriters`."""
+    """Decorator of a builder: `@artifact("real-images")` above `def real(store, spec)`."""
     if not KIND.fullmatch(kind):
-        raise StoreError(f'a kind is words of a-z and 0-9 with hyphens, e.g. "real-images", not {kind!r}')
+        raise StoreError(
+            f'a kind is words of a-z and 0-9 with hyphens, e.g. "real-images", not {kind!r}'
+        )
 
     def decorate(function: Callable[[Store, ArtifactSpec], FileWriters]) -> Builder:
         builder = Builder(kind, function)
-        if BUILDERS.setdefault(kind, builder.location) != builder.location:
-            raise StoreError(f"{builder.location} and {BUILDERS[kind]} both make {kind!r}; give one of them another kind")
+        other = BUILDERS.setdefault(kind, builder.location)
+        if other != builder.location:
+            raise StoreError(
+                f"{builder.location} and {other} both make {kind!r}; give one another kind"
+            )
         return builder
+
     return decorate
 
 
 def find(spec: ArtifactSpec) -> Builder:
-    """The builder of a spec; only functions of this checkout that are decorated with @artifact are ever imported."""
+    """The builder of a spec; only functions of this checkout with @artifact are ever imported."""
     spec.key  # noqa: B018, checks the location before anything is imported
     module, _, function = spec.builder.partition(":")
     return getattr(importlib.import_module(module), function)
@@ -134,11 +149,11 @@ class Artifact:
 
 
 class Store:
-    """Root folder of artifacts, `root/<kind>/<key>/`; may lie on a shared file system."""
+    """Root folder of artifacts, `root/<kind>/<key>/`; may be on a shared file system."""
 
     def __init__(self, root: str | Path, workers: int = 1, engine: str = "local"):
         self.root = (ROOT / root).resolve()  # an absolute root stays what it is
-        self.workers = workers  # processes that lib/core/executor.py may use; 0: as many as the machine has room for
+        self.workers = workers  # processes that the executor may use; 0: as many as there is room
         self.engine = engine  # and what runs them
 
     def folder(self, spec: ArtifactSpec) -> Path:
@@ -157,7 +172,8 @@ class Store:
     def _build(self, spec: ArtifactSpec) -> Artifact:
         """Make the missing files one by one, then the manifest."""
         build = ArtifactBuild(self, spec)
-        with progress.track(spec.kind, len(build.writers), len(build.files), len(build.writers) == 1) as bar:
+        count = len(build.writers)
+        with progress.track(spec.kind, count, len(build.files), quiet=count == 1) as bar:
             for name in build.missing:
                 build.add(name, make_file(build.folder / name, build.writers[name]))
                 bar.add(1)
@@ -166,48 +182,44 @@ class Store:
     def found(self, spec: ArtifactSpec) -> Artifact | None:
         """The artifact if it is whole."""
         folder = self.folder(spec)
-        manifest = _manifest(folder, spec)
-        whole = manifest and _intact(folder, manifest["files"]) == manifest["files"]
-        return Artifact(folder, manifest) if whole else None
+        manifest = read_manifest(folder, spec)
+        if manifest and intact(folder, manifest["files"]) == manifest["files"]:
+            return Artifact(folder, manifest)
+        return None
 
     def state(self, spec: ArtifactSpec) -> str:
         """`whole`, `absent`, `unfinished: 3 files made` or `altered: name of the file`."""
         folder = self.folder(spec)
-        manifest = _manifest(folder, spec)
+        manifest = read_manifest(folder, spec)
         if manifest:
-            lost = sorted(set(manifest["files"]) - set(_intact(folder, manifest["files"])))
+            lost = sorted(set(manifest["files"]) - set(intact(folder, manifest["files"])))
             return f"altered: {', '.join(lost)}" if lost else "whole"
-        finished = _intact(folder, _read_json(folder / "journal.json") or {})
+        finished = intact(folder, read_json(folder / "journal.json") or {})
         return f"unfinished: {len(finished)} files made" if folder.exists() else "absent"
 
-    def seconds(self, spec: ArtifactSpec) -> float:
-        """Seconds of work in a whole artifact, in proportion where its last run resumed an earlier one; 0 if not whole."""
-        artifact = self.found(spec)
-        if not artifact:
-            return 0.0
-        made, files = artifact.manifest["made"], len(artifact.manifest["files"])
-        return made["seconds"] * files / max(1, files - made["resumed_from"])
-
     def prune(self, keep: Collection[str], remove: bool = False) -> dict[Path, int]:
-        """Folders of artifacts whose key is not in `keep`, with their bytes; removes them if asked to.
+        """Folders of artifacts whose key is not in `keep`, with their bytes; removed if asked to.
 
-        A folder that another run is working on is left alone.
+        A folder on which another run works is left alone.
         """
         pruned = {}
         for folder in sorted(self.root.glob("*/*")):
-            if folder.name in keep or not re.fullmatch("[0-9a-f]{20}", folder.name) or not folder.is_dir():
+            if folder.name in keep or not KEY.fullmatch(folder.name) or not folder.is_dir():
                 continue
             with locked(folder, wait=False) as ours:
                 if ours:
-                    pruned[folder] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+                    files = [path for path in folder.rglob("*") if path.is_file()]
+                    pruned[folder] = sum(path.stat().st_size for path in files)
                 if ours and remove:
                     shutil.rmtree(folder)
         return pruned
 
 
 class WorkerStore(Store):
-    """The store as a task sees it: an input is whole or soon will be, and is never made here, since the run that handed out
-    the task holds the locks."""
+    """The store as a task sees it: an input is whole or soon will be, and is never made here.
+
+    The run that handed out the task holds the locks.
+    """
 
     def __init__(self, root: str, patience: float):
         super().__init__(root)
@@ -218,27 +230,21 @@ class WorkerStore(Store):
         while not (artifact := self.found(spec)):
             if time.monotonic() >= deadline:
                 raise StoreError(
-                    f"{spec.kind} was whole when this run began and is not now: {self.state(spec)}. The same command again "
-                    "mends it; if that ends here too, this worker does not see the store that the run writes (study.store "
-                    f"must lie on a file system they share).\n{self.folder(spec)}")
+                    f"{spec.kind} was whole when this run began and is not now: {self.state(spec)}."
+                    " The same command again mends it; if that ends here too, this worker does not "
+                    "see the store that the run writes (study.store must be on a file system that "
+                    f"they share).\n{self.folder(spec)}"
+                )
             time.sleep(0.2)
         return artifact
 
 
 class ArtifactBuild:
-    """An artifact in the making, under the lock of its folder: which files are there, which are missing."""
+    """An artifact in the making, under the lock of its folder."""
 
     def __init__(self, store: Store, spec: ArtifactSpec):
         self.folder, self.spec, self.started = store.folder(spec), spec, time.time()
-        manifest = _manifest(self.folder, spec)
-        whole = _intact(self.folder, manifest["files"]) if manifest else {}
-        self.altered = sorted(set(manifest["files"]) - set(whole)) if manifest else []
-        for name in self.altered:
-            progress.say(f"{self.folder / name} is not the file that was made; making it again")
-        finished = whole or _intact(self.folder, _read_json(self.folder / "journal.json") or {})
-        if finished:  # before the manifest goes: should mending fail, these stay known
-            write_json(self.folder / "journal.json", finished)
-        (self.folder / "manifest.json").unlink(missing_ok=True)
+        finished = self._finished_files()
         self.writers = find(spec).writers(store, spec)
         self.files = {name: finished[name] for name in self.writers if name in finished}
         self.missing = [name for name in self.writers if name not in self.files]
@@ -246,11 +252,25 @@ class ArtifactBuild:
         for name in self.missing:
             self._clear(name)
 
+    def _finished_files(self) -> dict[str, dict]:
+        """What an earlier run left intact; the manifest goes, the journal keeps them."""
+        journal = self.folder / "journal.json"
+        manifest = read_manifest(self.folder, self.spec)
+        recorded = manifest["files"] if manifest else read_json(journal) or {}
+        finished = intact(self.folder, recorded)
+        self.altered = sorted(set(recorded) - set(finished)) if manifest else []
+        for name in self.altered:
+            progress.say(f"{self.folder / name} is not the file that was made; making it again")
+        if finished:
+            write_json(journal, finished)
+        (self.folder / "manifest.json").unlink(missing_ok=True)
+        return finished
+
     def _clear(self, name: str) -> None:
-        """Remove what an earlier run left of a file; each temporary file is an attempt whose worker died."""
-        attempts = unfinished(self.folder / name)
-        self._count_retries(name, len(attempts))
-        for path in [*attempts, self.folder / name]:
+        """Remove what an earlier run left; each temporary file is a try whose worker died."""
+        tries = unfinished(self.folder / name)
+        self._count_retries(name, len(tries))
+        for path in [*tries, self.folder / name]:
             path.unlink(missing_ok=True)
 
     def add(self, name: str, cost: dict[str, Any]) -> None:
@@ -268,178 +288,82 @@ class ArtifactBuild:
         """All files are there: write the manifest, last."""
         spec = self.spec
         manifest = spec.to_json() | {
-            "key": spec.key, "code": fingerprint(spec.builder),
+            "key": spec.key,
+            "code": fingerprint(spec.builder),
             "input_keys": {name: source.key for name, source in spec.inputs.items()},
-            "files": dict(sorted(self.files.items())), "made": self._circumstances()}
-        manifest["seal"] = _seal(manifest)
+            "files": dict(sorted(self.files.items())),
+            "made": self._circumstances(),
+        }
+        manifest["seal"] = seal(manifest)
         write_json(self.folder / "manifest.json", manifest)
         for path in [self.folder / "journal.json", *self.folder.glob(".*.tmp")]:
             path.unlink(missing_ok=True)
         return Artifact(self.folder, manifest)
 
     def _circumstances(self) -> dict[str, Any]:
-        """When, how long (seconds of work, whoever did it), on what and with what; `resumed_from` files made before; `remade`
-        since they were altered; `retried`: how often a file was begun by a worker that died."""
+        """When, how long, where and with what; files resumed, made again, or begun twice."""
         started = datetime.datetime.fromtimestamp(self.started, datetime.UTC)
-        return {"started": started.isoformat(timespec="seconds"),
-                "seconds": round(sum(cost["seconds"] for cost in self.costs), 2),
-                "peak_memory_mb": max((cost["peak_memory_mb"] for cost in self.costs), default=0),
-                "device": next((cost["device"] for cost in self.costs), "none"), "remade": self.altered,
-                "resumed_from": self.resumed, "retried": self.retried, "python": platform.python_version(),
-                "versions": {name: _version(name) for name in VERSIONS}, **git()}
+        return {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(sum(cost["seconds"] for cost in self.costs), 2),  # of all workers
+            "peak_memory_mb": max((cost["peak_memory_mb"] for cost in self.costs), default=0),
+            "device": next((cost["device"] for cost in self.costs), "none"),
+            "resumed_from": self.resumed,  # files that were there
+            "remade": self.altered,
+            "retried": self.retried,  # how often a file was begun by a worker that died
+            "python": platform.python_version(),
+            "versions": {name: version_of(name) for name in PACKAGES},
+            **git(),
+        }
 
 
 def make_file(path: Path, writer: Callable[[Path], None]) -> dict[str, Any]:
-    """Write one file of an artifact: its hash, and what it cost. In one thread, so that the number of cores changes nothing."""
+    """Write one file of an artifact, in one thread: its hash, and what it cost."""
     from lib.core import compute  # torch is slow to import and not needed for reading
 
     began = time.monotonic()
-    retried = len(unfinished(path)) + path.exists()  # whole, but its worker died before it could report it
-    with compute.one_thread():
+    retried = len(unfinished(path)) + path.exists()  # whole, but its worker died before it reported
+    with compute.one_thread():  # so that the number of cores changes nothing
         file, device = write_file(path, writer), compute.describe()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
-    return {"file": file, "retried": retried, "seconds": time.monotonic() - began, "peak_memory_mb": round(peak),
-            "device": device}
+    unit = 2**20 if platform.system() == "Darwin" else 2**10
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    cost = {"seconds": time.monotonic() - began, "peak_memory_mb": peak, "device": device}
+    return cost | {"file": file, "retried": retried}
 
 
-def unfinished(path: Path) -> list[Path]:
-    """Temporary files of those who began to write a file and died over it."""
-    return list(path.parent.glob(f".{path.name}.*.tmp"))
+def read_manifest(folder: Path, spec: ArtifactSpec) -> dict[str, Any] | None:
+    """None where there is no manifest, or it is not of this spec or not as it was written."""
+    tree = read_json(folder / "manifest.json") or {}
+    typed = isinstance(tree.get("files"), dict) and isinstance(tree.get("made"), dict)
+    genuine = typed and tree.get("key") == spec.key and tree.get("seal") == seal(tree)
+    return tree if genuine else None
 
 
-def check_unchanged(spec: ArtifactSpec, fingerprint: str) -> None:
-    """Refuse to make an artifact from files that changed after its spec recorded their fingerprint."""
-    recorded = spec.settings["fingerprint"]
-    if fingerprint != recorded:
-        raise StoreError(f"the files of {spec.kind} changed after this study recorded them ({recorded}, now {fingerprint}): "
-                         "run 01_data again, which makes the new files a set of their own, or put the old files back")
-
-
-def canonical(tree: Any) -> str:
-    """One text for equal data: sorted keys, no blanks, finite numbers only."""
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def write_json(path: Path, tree: Any) -> None:
-    """Whole or not at all."""
-    text = json.dumps(tree, indent=1, allow_nan=False)
-    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def digest(path: Path) -> dict[str, Any]:
-    """Hash and size of a file."""
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
-
-
-def write_file(path: Path, writer: Callable[[Path], Any]) -> dict[str, Any]:
-    """Let `writer` fill a temporary file, then rename it: a reader never sees a half-written one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # unlike that of any process or machine
-    try:
-        temporary.touch()  # a process that dies leaves this as a sign that it began
-        mode = temporary.stat().st_mode  # as the umask has it
-        writer(temporary)
-        temporary.chmod(mode)  # safetensors lets only the owner read, and a store may be shared
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        written = digest(temporary)
-        temporary.replace(path)
-        return written
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise StoreError(f"no room for {path.name}: {error.strerror}. Free some, or set study.store to a larger disk; what "
-                         f"was made is kept, and the same command goes on from there.\n{path.parent}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _intact(folder: Path, files: dict[str, dict]) -> dict[str, dict]:
-    """Those of the recorded files that are still what was recorded; hashed only where size or time changed."""
-    known = _read_json(folder / "verified.json") or {}
-    seen = {name: _verified(folder / name, known.get(name)) for name in files if Path(name).name == name}  # of any name
-    intact = {name: recorded for name, recorded in files.items() if seen.get(name, {}).get("digest") == recorded}
-    verified = known | {name: seen[name] for name in intact}
-    if verified != known:
-        with contextlib.suppress(OSError, StoreError):  # a store that can only be read is hashed by each process
-            write_json(folder / "verified.json", verified)
-    return intact
-
-
-_process_verified: dict[Path, dict[str, Any]] = {}
-
-
-def _verified(path: Path, known: Any) -> dict[str, Any]:
-    """Size, time and digest of a file; the digest as this process or an earlier one computed it, if the others are equal."""
-    if not os.path.isfile(path):
-        return {}
-    status = path.stat()
-    stamp = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    for earlier in (_process_verified.get(path), known):
-        if isinstance(earlier, dict) and isinstance(earlier.get("digest"), dict) and earlier == stamp | {
-                "digest": earlier["digest"]}:
-            return earlier
-    _process_verified[path] = stamp | {"digest": digest(path)}
-    return _process_verified[path]
-
-
-def _manifest(folder: Path, spec: ArtifactSpec) -> dict[str, Any] | None:
-    """The manifest, or None where it is not there, not of this spec, or not what was written."""
-    tree = _read_json(folder / "manifest.json")
-    typed = tree and isinstance(tree.get("files"), dict) and isinstance(tree.get("made"), dict)
-    return tree if typed and tree.get("key") == spec.key and tree.get("seal") == _seal(tree) else None
-
-
-def _seal(manifest: dict[str, Any]) -> str:
-    """A hash over all else that the manifest says, so that a shortened list of files is seen."""
+def seal(manifest: dict[str, Any]) -> str:
+    """A hash over all else in the manifest, so that a shortened list of files is noticed."""
     body = {name: value for name, value in manifest.items() if name != "seal"}
     return hashlib.sha256(canonical(body).encode()).hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """The content, or None where there is no such file or not a JSON object in it (then it proves nothing)."""
+def version_of(package: str) -> str:
+    """With conda a package can have another name, which is no reason to lose the work."""
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        canonical(tree)  # what this project writes has finite numbers and a bottom
-    except (FileNotFoundError, ValueError, RecursionError):
-        return None
-    return tree if isinstance(tree, dict) else None
-
-
-@contextlib.contextmanager
-def locked(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """One process a folder; yields whether it is this one. The kernel frees the lock of a process that died."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if not wait:
-            yield False
-            return
-        progress.say(f"waiting for another run that is making {folder.name}")
-        lock.acquire()
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def _version(package: str) -> str:
-    """Installed version; with conda a package can have another name, which is no reason to lose the work."""
-    try:
-        return installed(package)
+        return installed_version(package)
     except PackageNotFoundError:
         return "not installed by this name"
 
 
 @functools.cache
 def git(root: Path = ROOT) -> dict[str, Any]:
-    """Revision of the checkout and whether it had changes, but for reports/, where runs write; `unknown` outside git."""
+    """Revision of the checkout and whether it had changes outside reports/."""
+
     def ask(*words: str) -> str | None:
+        command = ["git", *words]
         try:
-            return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+            done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
         except (OSError, subprocess.CalledProcessError):
             return None
+        return done.stdout.strip()
+
     changed = ask("status", "--porcelain", "-uno", "--", ".", ":!reports")
     return {"git": ask("rev-parse", "HEAD") or "unknown", "dirty": bool(changed)}

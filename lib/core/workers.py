@@ -32,7 +32,9 @@ def processes(workers: int, gpus: tuple[str, ...] = ()) -> concurrent.futures.Pr
     own = context.SimpleQueue()
     for gpu in gpus:
         own.put(gpu)
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_serve, initargs=(own if gpus else None,))
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, context, initializer=_serve, initargs=(own if gpus else None,)
+    )
     atexit.register(pool.shutdown, cancel_futures=True)
     return pool
 
@@ -48,7 +50,9 @@ def check_main_guard() -> None:
     if not script or not script.endswith(".py") or not Path(script).is_file():
         return
     tree = ast.parse(Path(script).read_text(encoding="utf-8"))
-    if not any(isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body):
+    if not any(
+        isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body
+    ):
         raise WorkerError(f"{MAIN_GUARD}\n{script}")
 
 
@@ -67,17 +71,27 @@ def _serve(gpus: multiprocessing.SimpleQueue | None) -> None:
     """A worker leaves Ctrl-C to its parent and ends with it, however that ends."""
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()
-    os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # before numpy comes
+    os.environ.update(
+        dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    )  # before numpy comes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_memory()
-    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+    threading.Thread(
+        target=_end_with, args=(multiprocessing.parent_process(),), daemon=True
+    ).start()
 
 
 def keep_memory(most: int = 2**28) -> bool:
     """Whether the C library could be told to keep up to `most` freed bytes: each training step takes the same megabytes again,
     and to be given empty pages for them costs it a twentieth of its time."""
-    library, trim, own_mapping = ctypes.CDLL(None), -1, -3  # glibc's numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
-    return hasattr(library, "mallopt") and all([library.mallopt(what, most) for what in (trim, own_mapping)])
+    library, trim, own_mapping = (
+        ctypes.CDLL(None),
+        -1,
+        -3,
+    )  # glibc's numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+    return hasattr(library, "mallopt") and all(
+        [library.mallopt(what, most) for what in (trim, own_mapping)]
+    )
 
 
 def _end_with(parent) -> None:

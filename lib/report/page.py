@@ -32,7 +32,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from lib.core import freshness
 from lib.core.config import SettingsError
 from lib.core.paths import REPORTS, ROOT
-from lib.core.store import ArtifactSpec, Store, StoreError, git, write_json
+from lib.core.store import ArtifactSpec, Store, StoreError, git, read_json, write_json
 from lib.measure.stats import verdict
 from lib.report import ReportError, figures, text
 from lib.report.style import LABELS
@@ -97,7 +97,7 @@ class Study:
     @cached_property
     def files(self) -> dict[str, dict]:
         """Results of every chapter; those of two different runs are refused."""
-        files = {name: freshness.read(self.out / f"results/{name}.json") for name in self.names}
+        files = {name: read_json(self.out / f"results/{name}.json") for name in self.names}
         for name, content in files.items():
             if content is None:
                 raise ReportError(f"no result of {name}, or not a readable one; `make report` runs "
@@ -130,7 +130,7 @@ class Study:
 
     @property
     def seconds(self) -> float:
-        done = {name: freshness.read(self.out / f"stamps/{name}.done.json") or self.files[name]
+        done = {name: read_json(self.out / f"stamps/{name}.done.json") or self.files[name]
                 for name in self.names}
         return round(sum(content["seconds"] for content in done.values()), 1)
 
@@ -208,7 +208,7 @@ def publish(profile: str, reports: Path = REPORTS) -> Path:
     write_json(study.out / "results/run.json", {
         "profile": profile, "device": study.files["04_training"]["device"], "total": study.seconds,
         "seconds": {name: content["seconds"] for name, content in study.files.items()}, **git()})
-    seen = freshness.read(study.out / "stamps/report.json")
+    seen = read_json(study.out / "stamps/report.json")
     written = write(study.out / "report.html", page)
     if seen:
         write_json(study.out / "stamps/report.done.json", seen)

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from lib import study as studies
 from lib.core import config as settings
 from lib.core.paths import ROOT
+from lib.core.plan import PlannedStudy
 from lib.core.store import StoreError
 from lib.data import imageset
 
@@ -19,7 +19,7 @@ class ExportError(ValueError):
 
 def export(profile: str, name: str, folder: Path) -> str:
     """Write a set of a study that has been made."""
-    study = studies.plan(settings.load(profile), profile)
+    study = PlannedStudy(settings.load(profile), profile)
     sets = {**study.real, **study.sets, **study.synthetic}
     del sets["real"]  # which is `train`
     if name not in sets:

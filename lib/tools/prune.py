@@ -7,11 +7,10 @@ import sys
 from collections import Counter
 
 from lib import preflight
-from lib import study as studies
 from lib.core import config as settings
 from lib.core.paths import REPORTS
+from lib.core.plan import PlannedStudy, closure
 from lib.core.store import Store, StoreError
-from lib.study import closure
 
 
 class PruneError(ValueError):
@@ -31,7 +30,7 @@ def keys_in_use(stores: dict[Store, set[str]]) -> dict[Store, set[str]]:
             )
         if problems and not all(problem.download for problem in problems):
             continue  # it can use nothing
-        study = studies.plan(config, profile)
+        study = PlannedStudy(config, profile)
         specs = (spec for chapter in study.chapters.values() for spec in chapter)
         root = next((store for store in stores if store.root == study.store.root), study.store)
         stores.setdefault(root, set()).update(spec.key for spec in closure(specs))

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import yaml
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from lib.core import config as settings
@@ -194,6 +195,7 @@ def test_no_name_stands_in_two_sections_of_one_notebook():
             assert not study & set(info.annotation.model_fields)
 
 
+@hypothesis_settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner)))
 def test_whatever_a_value_is_it_loads_or_explains(value):

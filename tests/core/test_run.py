@@ -11,11 +11,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import study as studies
 from lib.core import config as settings
 from lib.core import freshness, run
 from lib.core.config import Settings
 from lib.core.paths import NOTEBOOKS, ROOT
+from lib.core.plan import PlannedStudy
 from lib.core.store import ArtifactSpec, Store
 from tests.conftest import make
 from tests.report.checks import assert_report_is_sound, check_in_browser
@@ -79,7 +79,7 @@ def imported_rooms(path):
 # --- what a stamp holds -----------------------------------------------------------------------------------------------
 
 def test_a_stamp_holds_keys_settings_cells_text_and_facts():
-    study = studies.plan(settings.load("digits"), "digits")
+    study = PlannedStudy(settings.load("digits"), "digits")
     seen = freshness.stamp("04_training", study)
     assert seen["settings"]["epochs"] == study.config.training.epochs
     assert "classifier" in seen["artifacts"] and "engine" not in seen["settings"]

@@ -15,6 +15,7 @@ from lib import preflight
 from lib import study as studies
 from lib.core import config as settings
 from lib.core.paths import PARAMS, ROOT
+from lib.core.plan import PlannedStudy
 from lib.data import imageset
 from lib.data.source import SourceError
 from lib.diffusion import prompts
@@ -182,7 +183,7 @@ def test_what_is_not_made_is_not_exported(tmp_path):
 
 def test_prune_says_how_much_before_it_removes(tmp_path, monkeypatch):
     config = settings.load("smoke", {"study": {"store": str(tmp_path)}})
-    study = studies.plan(config, "smoke")
+    study = PlannedStudy(config, "smoke")
     spec = study.real["test"]
     used = study.store.make(spec)
     stray = study.store.make(dataclasses.replace(spec, settings=spec.settings | {"count": 10}))
