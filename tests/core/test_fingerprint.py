@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib.core.fingerprint import CodeError, fingerprint, kind_of
+from lib.core.fingerprint import CodeError, fingerprint, kind_of, reached
 
 BUILDER = """
 '''A module.'''
@@ -123,6 +123,30 @@ def test_another_builder_counts_as_its_kind_alone(checkout):
     files = FILES | {"lib/toy.py": BUILDER + other}
     assert checkout(asks, files=files) == checkout(asks, ("return {}", "return {1: 2}"), files=files)
     assert checkout(asks, files=files) != checkout(asks, ('"other"', '"third"'), files=files)
+
+
+CELLS = ["%matplotlib inline\nfrom lib import optimiser", "optimiser.fit(1)  # trains"]
+
+
+@pytest.mark.parametrize("old, new, files", [
+    ("MOMENTUM = 0.9", "MOMENTUM = 0.9  # high", []),
+    ("class Optimiser:", "class Optimiser:\n    \'\'\'Descends.\'\'\'", []),
+    ("MOMENTUM = 0.9", "MOMENTUM = 0.8", ["optimiser.py"]),
+    ("power=2", "power=3", ["late.py"]),
+    ("DECAY = 0.5", "DECAY = 0.6", []),  # no cell reaches it
+])
+def test_cells_know_the_files_whose_code_they_reach(checkout, tmp_path, old, new, files):
+    checkout()
+    checkout((old, new))
+    before, after = ({path.name: value for path, value in reached(CELLS, tmp_path / name).items()}
+                     for name in "01")
+    assert set(before) == {"optimiser.py", "late.py"}
+    assert [name for name in before if before[name] != after[name]] == files
+
+
+def test_cells_that_are_not_python_reach_nothing(checkout, tmp_path):
+    checkout()
+    assert reached(["from lib import ("], tmp_path / "0") == {}
 
 
 def test_a_builder_that_is_not_there_is_named(checkout):
