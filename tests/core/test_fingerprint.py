@@ -187,11 +187,11 @@ def test_code_that_changed_after_it_was_loaded_is_not_run_under_a_new_key(tmp_pa
 
 
 def test_every_builder_of_the_project_is_read_in_time():
-    began = time.monotonic()
+    began = time.process_time()
     assert kind_of("lib.classifier.train:classifier") == "classifier"
     fingerprint("lib.classifier.train:classifier")
-    first = time.monotonic() - began
-    began = time.monotonic()
+    first = time.process_time() - began
+    began = time.process_time()
     for _ in range(100):
         fingerprint("lib.classifier.train:classifier")
-    assert first < 5 and time.monotonic() - began < 1
+    assert first < 5 and time.process_time() - began < 1
