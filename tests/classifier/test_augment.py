@@ -34,11 +34,10 @@ def test_standard_only_shifts_and_mirrors():
 
 
 def test_the_same_draws_give_the_same_views():
-    for recipe in augment.AUGMENTATIONS.values():
-        one, two, other = (recipe(ramp(), draws(seed), True) for seed in (0, 0, 1))
-        assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True)) and not torch.equal(
-            one[0], other[0]
-        )
+    for augmented in augment.AUGMENTATIONS.values():
+        first, again, other = (augmented(ramp(), draws(seed), True) for seed in (0, 0, 1))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert not torch.equal(first[0], other[0])
 
 
 def test_a_crop_is_a_part_of_the_size_asked_for():
@@ -61,9 +60,9 @@ def test_views_of_multicrop():
 
 def test_jitter_keeps_grey_grey_and_a_fifth_of_the_images():
     grey = torch.rand(400, 1, 4, 4, generator=draws()).expand(400, 3, 4, 4) - 0.5
-    found = augment.jitter(grey, draws())
-    torch.testing.assert_close(found, found[:, :1].expand_as(found), atol=1e-5, rtol=0)
-    assert 0.14 < (found == grey).flatten(1).all(1).float().mean() < 0.27
+    jittered = augment.jitter(grey, draws())
+    torch.testing.assert_close(jittered, jittered[:, :1].expand_as(jittered), atol=1e-5, rtol=0)
+    assert 0.14 < (jittered == grey).flatten(1).all(1).float().mean() < 0.27
 
 
 def test_no_turn_and_full_colour_change_nothing():
@@ -78,9 +77,9 @@ def test_no_turn_and_full_colour_change_nothing():
 
 def test_blur_keeps_the_mean_and_lowers_contrast():
     x = torch.rand(64, 3, 32, 32, generator=draws())
-    found = augment.blur(x, draws(), 1)
+    blurred = augment.blur(x, draws(), 1)
     assert (
-        found.mean().item() == pytest.approx(x.mean().item(), abs=1e-3)
-        and (found.std((1, 2, 3)) < x.std((1, 2, 3))).all()
+        blurred.mean().item() == pytest.approx(x.mean().item(), abs=1e-3)
+        and (blurred.std((1, 2, 3)) < x.std((1, 2, 3))).all()
     )
     assert torch.equal(augment.blur(x, draws(), 0), x)

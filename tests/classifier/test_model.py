@@ -59,8 +59,8 @@ def test_networks_that_cannot_be(name, size, match):
 
 
 def test_pixels_are_normalised():
-    found = normal(torch.tensor([[[[0, 255, 127]]]], dtype=torch.uint8)).flatten().tolist()
-    assert found == pytest.approx([-2, 2, -0.008], abs=1e-3)
+    values = normal(torch.tensor([[[[0, 255, 127]]]], dtype=torch.uint8)).flatten().tolist()
+    assert values == pytest.approx([-2, 2, -0.008], abs=1e-3)
 
 
 def test_normalising_leaves_the_images_as_they_were():
