@@ -349,9 +349,9 @@ def check_training(facts: Facts) -> Problems:
             allowed = f"one of the sets of this profile: {known}"
             yield Problem("training.scaling_sets", name, allowed)
     known = [name for name in training.scaling_sets if name in sizes]
-    curves = scaling.drawn(training.model_copy(update={"scaling_sets": known}))
+    curves = scaling.curves_of(training.model_copy(update={"scaling_sets": known}))
     named = {"arms": training.arms, "equal_epoch_arms": training.equal_epoch_arms}
-    named["synthetic_ratios"] = list(dict.fromkeys(sum(curves.values(), [])))
+    named |= {scaling.SETTINGS[curve.kind]: curve.arms for curve in curves}
     for key, arm in ((key, arm) for key, names in named.items() for arm in names):
         try:
             arms.size(arm, sizes)

@@ -29,13 +29,14 @@ from lib.diffusion import embeddings, sets
 from lib.measure import (
     accuracy,
     features,
-    fidelity,
     geometry_steps,
-    gradcam_steps,
+    gradcam,
+    memorisation,
     probes,
     reference,
     robustness,
     scaling,
+    set_distance,
 )
 from lib.remedies import filter as filters
 from lib.remedies import registry, split
@@ -157,12 +158,11 @@ class Study(Chapter):
 
     @cached_property
     def reference(self) -> ArtifactSpec:
-        """A classifier of the real training images, by which synthetic images are measured."""
-        return self._reference(self.real["train"], self.facts, self.config.generation)
-
-    def _reference(self, train: ArtifactSpec, facts: dict, section) -> ArtifactSpec:
-        sections, epochs = (self.config.training, self.config.study), section.reference_epochs
-        return reference.reference_classifier(*sections, facts, train, epochs)
+        """A classifier of the real images from which remedies may learn; it joins no comparison."""
+        sections = self.config.training, self.config.study
+        facts = self.facts | {"train": self.repair_count}
+        epochs = self.config.generation.reference_epochs
+        return reference.reference_classifier(*sections, facts, self.repair_splits[0], epochs)
 
     def generation_artifacts(self) -> list[ArtifactSpec]:
         compared = [self.real["test"], *self.synthetic.values()]
@@ -173,7 +173,7 @@ class Study(Chapter):
             self.reference,
             *[inspection.specs(spec)["copies"] for spec in published],
             *self.predictions([self.reference], [*compared, *self.sweep.values()]),
-            *self.features([self.real["train"], *compared], "reference", self.reference),
+            *self.features(compared, "reference", self.reference),
         ]
 
     # 04_training: one classifier per training set and seed
@@ -190,15 +190,15 @@ class Study(Chapter):
         return {f"sd-{k}": spec for k, spec in enumerate(points, 1)}
 
     @cached_property
-    def curves(self) -> dict[str, list[str]]:
+    def curves(self) -> list[scaling.Curve]:
         """The training sets of each curve of accuracy over the number of images."""
-        return scaling.drawn(self.config.training)
+        return scaling.curves_of(self.config.training)
 
     @cached_property
     def variants(self) -> dict[ArmKey, list[ArtifactSpec]]:
         """Every training set and variant, one per seed: points of curves, equal epochs …"""
         section, flip = self.config.training, self.config.data.flip
-        points = [*self.swept, *(arm for curve in self.curves.values() for arm in curve)]
+        points = [*self.swept, *(arm for curve in self.curves for arm in curve.arms)]
         used = [name for arm in (*section.arms, *points) for name in arms.names(arm, self.sets)]
         sizes = {name: self.sets[name].settings["count"] for name in {"real", *used}}
         common = section, self.config.study, self.steps, flip, self.sets, sizes
@@ -247,19 +247,20 @@ class Study(Chapter):
     ) -> list[ArtifactSpec]:
         """Grad-CAM of the first `count` images of a set under each classifier."""
         count = min(count, images.settings["count"])
-        return [self._gradcam(gradcam_steps.attended, spec, images, count) for spec in classifiers]
+        return [self._gradcam(gradcam.gradcam_maps, spec, images, count) for spec in classifiers]
 
     @cached_property
     def map_tests(self) -> Specs:
         """What tests the maps themselves, for the first classifier of each training set."""
         count, test = self.config.gradcam.sanity_images, self.real["test"]
         return {
-            arm: self._gradcam(gradcam_steps.trusted, seeds[0], test, count)
+            arm: self._gradcam(gradcam.gradcam_checks, seeds[0], test, count)
             for arm, seeds in self.classifiers.items()
         }
 
     def _gradcam(self, step, classifier: ArtifactSpec, images: ArtifactSpec, count: int):
-        return gradcam_steps.recipe(step, classifier, images, count, self.config.study)
+        facts = {"count": count, "device": self.config.study.device}
+        return step(facts, self.config.study.seed, classifier=classifier, images=images)
 
     def source_maps(self) -> list[ArtifactSpec]:
         """Of the real images around whose embeddings `di` was sampled: the first of `train`."""
@@ -310,7 +311,7 @@ class Study(Chapter):
     @cached_property
     def compared_sets(self) -> Specs:
         """What is compared with the first half of the real test images."""
-        return {fidelity.OTHER_REAL: self.real["test"], **self.synthetic}
+        return {set_distance.OTHER_REAL: self.real["test"], **self.synthetic}
 
     @cached_property
     def comparisons(self) -> dict[str, Specs]:
@@ -326,21 +327,21 @@ class Study(Chapter):
         facts |= {"device": self.config.study.device} | self._compared_part(name)
         inputs = {"real": self.real["test"], "images": self.compared_sets[name]}
         inputs |= {"classifier": self.reference} if extractor == "reference" else {}
-        return fidelity.comparison(facts, self.config.study.seed, **inputs)
+        return set_distance.comparison(facts, self.config.study.seed, **inputs)
 
     @cached_property
     def memorisation(self) -> Specs:
         """How much of each set is copied from the training images."""
         inputs = {"train": self.real["train"], "test": self.real["test"]}
         return {
-            name: fidelity.copies(self._compared_part(name), images=spec, **inputs)
+            name: memorisation.copies(self._compared_part(name), images=spec, **inputs)
             for name, spec in self.compared_sets.items()
         }
 
     def _compared_part(self, name: str) -> dict[str, int]:
         """Real test images are compared with those after them."""
         count = self.comparison_count
-        return {"count": count, "skip": count if name == fidelity.OTHER_REAL else 0}
+        return {"count": count, "skip": count if name == set_distance.OTHER_REAL else 0}
 
     @cached_property
     def layer_features(self) -> SeedSpecs:
@@ -423,12 +424,6 @@ class Study(Chapter):
         return len(self.labels) - len(arms.positions(term, self.labels, None, 0))
 
     @cached_property
-    def repair_reference(self) -> ArtifactSpec:
-        """The classifier that filters images, of the real images that remedies may use."""
-        facts = self.facts | {"train": self.repair_count}
-        return self._reference(self.repair_splits[0], facts, self.config.repair)
-
-    @cached_property
     def repair_context(self) -> dict:
         """What every remedy is given beside models and sets."""
         base = self.classifiers[self.config.repair.base][0]
@@ -438,7 +433,7 @@ class Study(Chapter):
     @cached_property
     def repair_models(self) -> SeedSpecs:
         """The classifiers from which remedies may start, and the reference classifier."""
-        return self.classifiers | {"reference": [self.repair_reference] * self.config.study.seeds}
+        return self.classifiers | {"reference": [self.reference] * self.config.study.seeds}
 
     @cached_property
     def repair_images(self) -> Specs:
@@ -455,7 +450,7 @@ class Study(Chapter):
     @property
     def filters(self) -> Specs:
         """What each filter keeps of the repaired training set's images."""
-        return filters.sets_of(self.repair_images, self.repair_reference, self.repair_context)
+        return filters.sets_of(self.repair_images, self.reference, self.repair_context)
 
     def repair_artifacts(self) -> list[ArtifactSpec]:
         remedies, base = self.remedies[0].values(), self.classifiers[self.config.repair.base]
@@ -464,7 +459,7 @@ class Study(Chapter):
         candidates = [s for remedy in remedies if remedy.candidate for s in remedy.classifiers]
         return [
             *self.repair_splits,
-            self.repair_reference,
+            self.reference,
             *kept,
             *repaired,
             *self.predictions([*repaired, *base], [self.real["test"]]),

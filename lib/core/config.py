@@ -42,7 +42,11 @@ def _renamed() -> dict[str, str]:
     """`{"training.rate": "training.lr"}`: old keys, which are refused with their new names."""
     path = Path(__file__).with_name("renamed.yaml")
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {f"{s}.{old}": f"{s}.{new}" for s, keys in tree.items() for old, new in keys.items()}
+    return {
+        f"{section}.{old}": new if "." in new else f"{section}.{new}"
+        for section, keys in tree.items()
+        for old, new in keys.items()
+    }
 
 
 RENAMED = _renamed()

@@ -267,8 +267,11 @@ class Training(Section):
         "their sizes besides 1, in sizes of `real`: the scaling curve"
     )
     real_fractions: Unique[Part] = doc("of `real` alone: the low-real curve")
-    real_fractions_with_set: Unique[Part] = doc("of `real` beside a whole synthetic set")
-    mix_fractions: Unique[Part] = doc("share of `real` in mixtures as large as `real`")
+    mix_fractions: Unique[Part] = doc(
+        "share of `real` in mixtures as large as `real`: the displacement curve"
+    )
+    added_to: Part = doc("share of `real` to which synthetic images are added")
+    added_ratios: Unique[Times] = doc("how many, in sizes of that share: the add-on curve")
     reference_architecture: Text = doc(
         "of the reference classifier, which is trained on real images alone"
     )
@@ -358,7 +361,6 @@ class Repair(Section):
     lrs: Unique[Rate] = doc(
         "peak learning rates, of which they take the best on validation", min_length=1
     )
-    reference_epochs: Count = doc("epochs of the reference classifier by which images are filtered")
 
 
 class Settings(Section):

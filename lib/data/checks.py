@@ -9,10 +9,9 @@ from pathlib import PurePosixPath
 import cv2
 import numpy as np
 import pandas as pd
+from sklearn.neighbors import NearestNeighbors
 
 from lib.data.imageset import ImageSet
-
-BLOCK = 2**24  # distances at once
 
 
 class LeakError(RuntimeError):
@@ -45,23 +44,26 @@ def guard(training_sets: Mapping[str, ImageSet], test: ImageSet) -> None:
             )
 
 
-def nearest(
-    images: np.ndarray, others: np.ndarray, same: bool = False, block: int = 0
-) -> np.ndarray:
-    """Distance (n,) of each image to its nearest in `others`: RMS grey levels of thumbnails.
+def nearest(images: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Distance (n,) of each image to its nearest in `others`, or to its nearest other one.
 
-    With `same`, others is the set itself and an image does not count as its own neighbour.
+    In root mean square grey levels of 8 x 8 thumbnails.
     """
-    ours, theirs = thumbnails(images), thumbnails(others)
-    block = block or max(1, BLOCK // max(1, len(theirs)))
-    distances = []
-    for start in range(0, len(ours), block):
-        chunk = ours[start : start + block]
-        square = (chunk**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * chunk @ theirs.T
-        if same:
-            square[np.arange(len(chunk)), np.arange(start, start + len(chunk))] = np.inf
-        distances.append(square.min(axis=1))
-    return np.sqrt(np.maximum(np.concatenate(distances), 0) / ours.shape[1])
+    ours = thumbnails(images)
+    theirs = None if others is None else thumbnails(others)
+    return nearest_neighbours(ours, theirs)[0][:, 0] / np.sqrt(ours.shape[1])
+
+
+def nearest_neighbours(
+    points: np.ndarray, others: np.ndarray | None = None, k: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distances (n, k) and positions (n, k) of the k nearest rows of `others` to each row (n, d).
+
+    Without `others` they are of the set itself, in which nothing is its own neighbour.
+    """
+    within = np.asarray(points if others is None else others, np.float64)
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(within)
+    return search.kneighbors(None if others is None else np.asarray(points, np.float64))
 
 
 def thumbnails(images: np.ndarray, size: int = 8) -> np.ndarray:
@@ -93,7 +95,7 @@ def encodings(sources: Sequence[str]) -> list[str]:
 def nearest_distances(train: ImageSet, test: ImageSet) -> pd.DataFrame:
     """Grey levels to the nearest training image, for training and for test images."""
     distances = {
-        "training images": nearest(train.images, train.images, same=True),
+        "training images": nearest(train.images),
         "test images": nearest(test.images, train.images),
     }
     frames = [pd.DataFrame({"from": name, "distance": d}) for name, d in distances.items()]

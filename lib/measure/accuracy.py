@@ -1,7 +1,7 @@
 """Predictions of classifiers on image sets, and the tables of accuracy made from them.
 
-`scores` is a tidy frame, a row a training set (arm), seed and image set, with whether each image was
-recognised (`correct`), from which every interval over seeds and test images follows.
+`scores` is a tidy frame, a row a training set (arm), seed and image set, with whether each image
+was recognised (`correct`), from which every interval over seeds and test images follows.
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ def load_logits(store: Store, classifier: ArtifactSpec, images: ArtifactSpec,
     """Logits (n, classes) of a classifier on an image set, from the store or computed."""
     spec = logits({"device": device}, classifier=classifier, images=images)
     return load_file(store.make(spec).path("logits.safetensors"))["logits"].numpy()
+
+
+def folders(store: Store, classifiers: Mapping[str, Sequence[ArtifactSpec]], images: ArtifactSpec,
+            device: str) -> dict[str, list[str]]:
+    """Where in the store the logits of each training set's classifiers lie, one folder a seed."""
+    return {arm: [store.folder(logits({"device": device}, classifier=spec, images=images))
+                  .relative_to(store.root).as_posix() for spec in seeds]
+            for arm, seeds in classifiers.items()}
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -126,15 +134,9 @@ def against(scores: pd.DataFrame, base: str = "real", name: str = "test") -> dic
 def changes(scores: pd.DataFrame, pairs: Mapping[str, str],
             name: str = "test") -> dict[str, Estimate]:
     """Difference in accuracy of each arm to its own base, `{arm: base}`; one family of tests."""
-    return family({arm: stats.difference(correct(scores, arm, name), correct(scores, base, name))
-                   for arm, base in pairs.items()})
-
-
-def family(differences: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """The same differences with `verdict` and `p_holm`, which is p adjusted for their number."""
-    adjusted = stats.holm([difference["p"] for difference in differences.values()])
-    return {name: difference | {"p_holm": p, "verdict": stats.verdict(difference)}
-            for (name, difference), p in zip(differences.items(), adjusted, strict=True)}
+    return stats.family({arm: stats.difference(correct(scores, arm, name),
+                                               correct(scores, base, name))
+                         for arm, base in pairs.items()})
 
 
 def by_class(scores: pd.DataFrame, name: str,

@@ -28,12 +28,15 @@ from lib.core.store import Artifact, ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset
 from lib.measure.probes import penultimate
 
-FID = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
-DINO = {"dinov2": ("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c")}  # hub id and revision
-TORCHVISION = {"inception-torchvision": ("inception_v3", 299), "resnet18": ("resnet18", 224), "resnet50": ("resnet50", 224)}
+FID = ("https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/"
+       "inception-2015-12-05.pt")
+DINO = {  # hub id and revision
+    "dinov2": ("facebook/dinov2-large", "47b73eefe95e8d44ec3623f8890bd894b6ea2d6c")}
+TORCHVISION = {"inception-torchvision": ("inception_v3", 299), "resnet18": ("resnet18", 224),
+               "resnet50": ("resnet50", 224)}
 REFERENCE = "reference"  # a classifier trained on real images of this study
 EXTRACTORS = (REFERENCE, "inception", *DINO, *TORCHVISION)
-RESIZES = ("bicubic", "bilinear")  # both with antialiasing, without which a Fréchet distance moves (Parmar et al. 2022)
+RESIZES = ("bicubic", "bilinear")  # with antialiasing, as Parmar et al. 2022 ask for
 IMAGENET = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
@@ -126,13 +129,9 @@ def _reference(classifier: Artifact | None) -> FeatureExtractor:
 
 
 def _load(name: str, here: bool) -> FeatureExtractor:
-    """A network trained elsewhere; with `here`, weights that are not on this machine are an OSError."""
+    """A network trained elsewhere; with `here`, weights must be on this machine, else OSError."""
     if name in DINO:
-        from transformers import AutoModel  # slow to import, and seldom needed
-
-        source, revision = DINO[name]
-        body = AutoModel.from_pretrained(source, revision=revision, local_files_only=here, dtype=torch.float32).eval()
-        return FeatureExtractor(body, 224, lambda pixels: body(IMAGENET(pixels / 255)).pooler_output)
+        return _dino(*DINO[name], here)
     model, size = TORCHVISION.get(name, ("", 299))
     url = get_model_weights(model)["IMAGENET1K_V1"].url if model else FID
     path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
@@ -144,5 +143,14 @@ def _load(name: str, here: bool) -> FeatureExtractor:
         return FeatureExtractor(body, size, lambda pixels: body(IMAGENET(pixels / 255)))
     if not here:
         download_url(url, path.parent)
-    body = torch.jit.load(str(path)).eval()  # TorchScript, which holds its own code; `layers` is the part after its resizing
-    return FeatureExtractor(body, size, lambda pixels: body.layers((pixels - 128) / 128).flatten(1))
+    body = torch.jit.load(str(path)).eval()  # its part `layers` comes after its own resizing
+    return FeatureExtractor(body, size,
+                            lambda pixels: body.layers((pixels - 128) / 128).flatten(1))
+
+
+def _dino(source: str, revision: str | None, here: bool) -> FeatureExtractor:
+    from transformers import AutoModel  # slow to import, and seldom needed
+
+    body = AutoModel.from_pretrained(source, revision=revision, local_files_only=here,
+                                     dtype=torch.float32).eval()
+    return FeatureExtractor(body, 224, lambda pixels: body(IMAGENET(pixels / 255)).pooler_output)

@@ -2,8 +2,8 @@
 
 Features are a stage's output after its ReLU, averaged over the map: (n, channels). Those of the
 last stage are the penultimate features, and the only ones of a network that is no ResNet. A probe
-of the penultimate features on all real training images splits a gap in accuracy into features and final
-layer (`decompose`); chapters 04, 07 and 08 read the same probes.
+of the penultimate features on all real training images splits a gap in accuracy into features and
+final layer (`decompose`); chapters 04, 07 and 08 read the same probes.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def penultimate(model: nn.Module, images: np.ndarray, batch: int = 500) -> np.nd
 
 def similarity(features: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
                base: str) -> dict[str, dict[str, Estimate]]:
-    """CKA after each layer with the base's classifier of the same seed; of the base, of the next."""
+    """CKA after each layer with the base's classifier of the same seed; the base's with its next."""
     others = features[base]
     rows = {arm: [{layer: cka(values, others[(k + (arm == base)) % len(others)][layer], True)
                    for layer, values in seed.items()} for k, seed in enumerate(seeds)]

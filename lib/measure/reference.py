@@ -1,4 +1,8 @@
-"""What a classifier trained on real images says of other image sets: a yardstick for generators, not for arms."""
+"""The reference classifier: trained on real images, it looks at synthetic ones.
+
+One serves every chapter: its predictions (03), its features (07), its filters (08). It never sees
+the validation images by which chapter 08 chooses, nor a test image.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,21 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file
-from scipy import stats
 from scipy.spatial.distance import cdist
 
 from lib.classifier.train import TrainConfig, classifier, steps_for
 from lib.core import compute
 from lib.core.store import ArtifactSpec, Store
-from lib.data import checks
+from lib.data.checks import thumbnails
 from lib.data.imageset import ImageSet
-from lib.measure.accuracy import logits
+from lib.measure import stats
+from lib.measure.accuracy import load_logits
+from lib.measure.stats import Estimate
 
 
-def reference_classifier(training, study, data: Mapping, real: ArtifactSpec, epochs: int) -> ArtifactSpec:
-    """A classifier of the real training images under the `reference_*` settings; its seed is none of the others'."""
+def reference_classifier(training, study, data: Mapping, real: ArtifactSpec,
+                         epochs: int) -> ArtifactSpec:
+    """A classifier of real images under the `reference_*` settings, with a seed of its own."""
     batch_size = training.reference_batch_size
     schedule = {"lr_schedule": "one_cycle", "augmentation": "standard"}
     if training.reference_architecture == "fast":
@@ -35,81 +40,72 @@ def reference_classifier(training, study, data: Mapping, real: ArtifactSpec, epo
     return classifier(settings, compute.seed_of(study.seed, "judge"), real=real)
 
 
-def believed(store: Store, classifier: ArtifactSpec, pictures: ArtifactSpec, device: str) -> np.ndarray:
-    """Probability of each class (n, classes) that the judge gives each image."""
-    made = store.make(logits({"device": device}, classifier=classifier, images=pictures))
-    return load_file(made.path("logits.safetensors"))["logits"].double().softmax(1).numpy()
+def probabilities(store: Store, reference: ArtifactSpec, images: ArtifactSpec,
+                  device: str) -> np.ndarray:
+    """Probability of each class (n, classes) of each image."""
+    logits = load_logits(store, reference, images, device).astype(np.float64)
+    values = np.exp(logits - logits.max(1, keepdims=True))
+    return values / values.sum(1, keepdims=True)
 
 
-def share(right: np.ndarray) -> dict[str, float]:
-    """Share of True in (n,) as `{mean, low, high, n}`, Wilson's 95 % interval: the images vary, the judge is one."""
-    low, high = stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    return {"mean": float(right.mean()), "low": float(low), "high": float(high), "n": len(right)}
-
-
-def hits(probabilities: np.ndarray, images: ImageSet) -> np.ndarray:
-    """Of each image (n,) whether it is taken for what it was meant to be."""
-    return probabilities.argmax(1) == images.labels
-
-
-def recognised(probabilities: np.ndarray, images: ImageSet) -> dict[str, dict[str, float]]:
-    """Share of all images, and of each class's, that are taken for what they were meant to be: `{all, class, ...}`."""
-    right = hits(probabilities, images)
-    return {"all": share(right)} | {name: share(right[images.labels == k]) for k, name in enumerate(images.classes)}
+def by_class(probabilities: np.ndarray, images: ImageSet) -> dict[str, Estimate]:
+    """Share of all images, and of each class's, that are predicted as the intended class."""
+    correct = probabilities.argmax(1) == images.labels
+    return {"all": stats.share(correct)} | {
+        name: stats.share(correct[images.labels == k]) for k, name in enumerate(images.classes)}
 
 
 def failed(accuracy: Mapping[str, Mapping], num_classes: int, real: str = "real test") -> list[str]:
-    """Sets of which the classifier recognises no more than by chance, where it does recognise real images.
+    """Sets that are recognised no better than by chance, where real images are.
 
-    `accuracy` is `recognised` of each set; the lower end of its 95 % interval counts.
+    `accuracy` is `by_class` of each set; the lower end of its 95 % interval counts.
     """
     above = {name: rows["all"]["low"] > 1 / num_classes for name, rows in accuracy.items()}
     return [name for name, better in above.items() if not better] if above[real] else []
 
 
-def strangest(probabilities: np.ndarray, images: ImageSet, count: int) -> np.ndarray:
-    """Positions of the images that the judge is surest are of another class."""
+def least_probable(probabilities: np.ndarray, images: ImageSet, count: int) -> np.ndarray:
+    """Positions of the images with the lowest probability of their class."""
     return np.argsort(probabilities[np.arange(len(images)), images.labels])[:count]
 
 
-def variety(images: ImageSet) -> dict[str, float]:
-    """Mean distance of all pairs of one class, in grey levels of 8 x 8 thumbnails; its interval is a jackknife over images."""
-    small, apart, pairs = checks.thumbnails(images.images), np.zeros(len(images)), np.zeros(len(images))
-    for label in np.unique(images.labels):  # of each image, the sum of its distances, and to how many
+def variety(images: ImageSet) -> Estimate:
+    """Mean distance of two images of one class, in grey levels of 8 x 8 thumbnails."""
+    pixels = thumbnails(images.images)
+    sums, pairs = np.zeros(len(images)), np.zeros(len(images))
+    for label in np.unique(images.labels):
         own = np.flatnonzero(images.labels == label)
-        apart[own] = (cdist(small[own], small[own]) / np.sqrt(small.shape[1])).sum(1)
+        sums[own] = (cdist(pixels[own], pixels[own]) / np.sqrt(pixels.shape[1])).sum(1)
         pairs[own] = len(own) - 1
     if not pairs.any():
-        raise ValueError(f"{len(images)} images hold no two of one class to compare; raise generation.sweep_num_images")
-    mean, left = apart.sum() / pairs.sum(), pairs.sum() - 2 * pairs
-    without = np.where(left > 0, (apart.sum() - 2 * apart) / np.maximum(left, 1), apart.sum() / pairs.sum())
-    half = 1.96 * np.sqrt((len(images) - 1) / len(images) * np.square(without - without.mean()).sum())
-    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half), "n": len(images)}
+        raise ValueError(f"{len(images)} images hold no two of one class to compare; "
+                         "raise generation.sweep_num_images")
+    return stats.over_pairs(sums, pairs)
 
 
-def moved(images: ImageSet, others: ImageSet) -> float:
-    """Mean distance of images at the same positions, in grey levels of 8 x 8 thumbnails: what other words do to one noise."""
-    one, two = (checks.thumbnails(part.images) for part in (images, others))
-    return float(np.sqrt(np.square(one - two).mean(1)).mean())
+def shift(images: ImageSet, others: ImageSet) -> float:
+    """Mean distance of images at the same positions, from the same noise, in those grey levels."""
+    ours, theirs = (thumbnails(part.images) for part in (images, others))
+    return float(np.sqrt(np.square(ours - theirs).mean(1)).mean())
 
 
-def apart(right: np.ndarray, others: np.ndarray) -> float:
-    """Exact McNemar p of two sets whose images (n,) were drawn from the same noise: whether one is recognised more."""
-    gained, lost = int((right & ~others).sum()), int((others & ~right).sum())
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+def sweep(store: Store, reference: ArtifactSpec, points: Mapping[tuple, ArtifactSpec],
+          sets: Mapping[tuple, ImageSet], device: str) -> list[dict]:
+    """A row a point (prompt, guidance scale); the first is in use, and the others' base.
 
-
-def sweep(store: Store, judge: ArtifactSpec, points: Mapping[tuple, ArtifactSpec], sets: Mapping[tuple, ImageSet],
-          device: str) -> list[dict]:
-    """A row a point (recipe, guidance), the first of which is in use: what the judge recognises, how much images of a class vary,
-    and against the first from the same noise McNemar's p and the grey levels by which images differ."""
-    right = {key: hits(believed(store, judge, recipe, device), sets[key]) for key, recipe in points.items()}
+    `difference` in accuracy of the reference classifier is paired, since images at the same
+    position start from the same noise; all differences are one family of tests.
+    """
+    correct = {key: probabilities(store, reference, spec, device).argmax(1) == sets[key].labels
+               for key, spec in points.items()}
     used = next(iter(points), None)
-    return [{"recipe": key[0], "guidance": key[1], "recognised": share(right[key]), "variety": variety(part),
-             "p": apart(right[key], right[used]), "moved": moved(part, sets[used])} for key, part in sets.items()]
+    differences = stats.family({key: stats.over_images(values * 1.0 - correct[used])
+                                for key, values in correct.items() if key != used})
+    return [{"prompt": key[0], "guidance": key[1], "recognised": stats.share(correct[key]),
+             "variety": variety(images), "shift": shift(images, sets[used]),
+             "difference": differences.get(key)} for key, images in sets.items()]
 
 
-def table(verdicts: Mapping[str, dict]) -> pd.DataFrame:
+def table(results: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
     """A row a class (and one for all), a column a set."""
-    return pd.DataFrame([{"class": name, **{label: rows[name] for label, rows in verdicts.items()}}
-                         for name in next(iter(verdicts.values()))])
+    return pd.DataFrame(results).rename_axis("class").reset_index()

@@ -24,14 +24,19 @@ class RepresentationError(ValueError):
 
 def tables(seeds: Mapping[str, Sequence[Mapping[str, float]]],
            base: str) -> tuple[dict[str, dict[str, Estimate]], dict[str, dict[str, Estimate]]]:
-    """Means over seeds, and differences to the base paired by seed: `[arm][measure]` of both."""
+    """Means over seeds, and differences to the base paired by seed: `[arm][measure]` of both.
+
+    All differences are one family of tests.
+    """
     values = {arm: {name: np.array([row[name] for row in rows]) for name in rows[0]}
               for arm, rows in seeds.items()}
-    means = {arm: {name: stats.over_seeds(v) for name, v in row.items()}
+    means = {arm: {name: stats.over_seeds(numbers) for name, numbers in row.items()}
              for arm, row in values.items()}
-    differences = {arm: {name: stats.difference(v, values[base][name]) for name, v in row.items()}
-                   for arm, row in values.items() if arm != base}
-    return means, differences
+    pairs = [(arm, name) for arm in values if arm != base for name in values[arm]]
+    family = stats.family({(arm, name): stats.difference(values[arm][name], values[base][name])
+                           for arm, name in pairs})
+    return means, {arm: {name: family[arm, name] for name in values[arm]}
+                   for arm in values if arm != base}
 
 
 def measures(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -61,8 +66,8 @@ def redundancy(features: np.ndarray) -> float:
     """Mean |Pearson| of two different dimensions; constant dimensions are left out."""
     alive = features[:, np.ptp(features, axis=0) > 0].astype(np.float64)
     if alive.shape[1] < 2:
-        raise RepresentationError(f"{alive.shape[1]} of {features.shape[1]} dimensions vary, so there"
-                                  " are no two to correlate; the classifier has collapsed")
+        raise RepresentationError(f"{alive.shape[1]} of {features.shape[1]} dimensions vary, so "
+                                  "there are no two to correlate; the classifier has collapsed")
     size = np.abs(np.corrcoef(alive, rowvar=False))
     return float((size.sum() - len(size)) / (len(size) * (len(size) - 1)))
 

@@ -1,168 +1,155 @@
-"""Accuracy over the number of images: which arms make a curve, and how many synthetic images are worth one real one."""
+"""Accuracy over the number of images, and how many real images a synthetic one is worth.
+
+r real and s synthetic images that give the accuracy of m real images alone make a synthetic image
+worth (m - r) / s real ones; its inverse is the exchange rate. One definition serves synthetic
+images alone (r = 0), in place of real ones (displacement: r + s fixed) and added to few real ones
+(add-on: r fixed). m is read from the real curve, made monotone and linear over log n, and is never
+extrapolated; intervals are by the crossed bootstrap over seeds and test images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
 from lib.classifier import arms
+from lib.measure import stats
+from lib.measure.accuracy import correct
+from lib.measure.stats import StatsError
 
-COLUMNS = ["set", "real", "accuracy", "needed", "above", "rate", "said"]  # of the exchange table
+REAL, ALONE, DISPLACEMENT, ADD_ON = "real", "alone", "displacement", "add-on"
+SETTINGS = {REAL: "real_fractions", ALONE: "synthetic_ratios", DISPLACEMENT: "mix_fractions",
+            ADD_ON: "added_ratios"}  # of section `training`
+COLUMNS = ["set", "curve", "arm", "real", "synthetic", "worth", "rate", "reason"]
 
 
-class CurveError(ValueError):
-    """Scores from which no curve can be drawn."""
+@dataclass(frozen=True)
+class Curve:
+    """Training sets in order of size or of their share of real images."""
+
+    kind: str  # REAL, ALONE, DISPLACEMENT or ADD_ON
+    set: str
+    arms: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """For display alone."""
+        return self.set if self.kind in (REAL, ALONE) else f"{self.set}, {self.kind}"
 
 
-def drawn(training) -> dict[str, list[str]]:
-    """The curves that the settings ask for, each as its arms in order; arms that stand in several are trained once.
-
-    `real` and `sd` alone, `sd beside real` (few real images and the whole set), `sd for real` (mixtures of one size).
-    """
-    found = (
-        {"real": low_real(sorted({*training.real_fractions, 1.0}))}
-        if training.real_fractions
-        else {}
-    )
+def curves_of(training) -> list[Curve]:
+    """The curves that section `training` asks for; training sets of several are trained once."""
+    curves = []
+    if training.real_fractions:
+        curves.append(Curve(REAL, "real", scaled("real", training.real_fractions)))
     for name in training.scaling_sets:
-        own = {
-            name: training.synthetic_ratios
-            and scaling(name, sorted({*training.synthetic_ratios, 1.0})),
-            f"{name} beside real": training.real_fractions_with_set
-            and low_real(sorted({*training.real_fractions_with_set, 1.0}), name),
-            f"{name} for real": training.mix_fractions
-            and mixing(name, sorted({0.0, *training.mix_fractions, 1.0})),
-        }
-        found |= {label: points for label, points in own.items() if points}
-    return found
+        base = training.added_to
+        kinds = {ALONE: training.synthetic_ratios and scaled(name, training.synthetic_ratios),
+                 DISPLACEMENT: training.mix_fractions and mixed(name, training.mix_fractions),
+                 ADD_ON: training.added_ratios and added(name, base, training.added_ratios)}
+        curves += [Curve(kind, name, points) for kind, points in kinds.items() if points]
+    return curves
 
 
-def scaling(name: str, times: Sequence[float]) -> list[str]:
-    """Arms of more and more images of one set: `0.5*sd, sd, sd@2x`."""
-    return [name if k == 1 else f"{k:g}*{name}" if k < 1 else f"{name}@{k:g}x" for k in times]
+def scaled(name: str, ratios: Sequence[float]) -> tuple[str, ...]:
+    """One set at several sizes, its whole among them: `0.5*sd, sd, sd@2x`."""
+    return tuple(_term(name, ratio) for ratio in sorted({*ratios, 1.0}))
 
 
-def low_real(shares: Sequence[float], name: str = "") -> list[str]:
-    """Arms of few real images, alone or with a synthetic set: `0.1*real`, `0.1*real+sd`."""
-    return [f"{arm}+{name}" if name else arm for arm in scaling("real", shares)]
+def mixed(name: str, shares: Sequence[float]) -> tuple[str, ...]:
+    """One size, from synthetic (real share 0) to real (1): `sd, 0.25*real+0.75*sd, real`."""
+    return tuple(_sum(("real", share), (name, round(1 - share, 10)))
+                 for share in sorted({0.0, *shares, 1.0}))
 
 
-def mixing(name: str, shares: Sequence[float]) -> list[str]:
-    """Arms of one size that go from synthetic (real share 0) to real (1): `0.25*real+0.75*sd`."""
-    parts = [[(share, "real"), (round(1 - share, 10), name)] for share in shares]
-    return [
-        "+".join(f"{'' if k == 1 else f'{k:g}*'}{part}" for k, part in terms if k)
-        for terms in parts
-    ]
+def added(name: str, base: float, ratios: Sequence[float]) -> tuple[str, ...]:
+    """The same few real images and more and more synthetic ones, in sizes of the real part."""
+    return tuple(_sum(("real", base), (name, round(base * ratio, 10)))
+                 for ratio in sorted({0.0, *ratios}))
 
 
-def tidy(found: pd.DataFrame, sizes: Mapping[str, int], name: str = "test") -> pd.DataFrame:
-    """One row an arm and seed on one test set: accuracy, and how many images are real, synthetic, and in all."""
-    rows = found.loc[found["set"] == name, ["arm", "seed", "accuracy"]].reset_index(drop=True)
-    held = {
-        arm: {
-            term.name: round(term.wanted(sizes[term.name], sizes["real"]))
-            for term in arms.parse(arm)
-        }
-        for arm in rows["arm"].unique()
-    }
-    real = rows["arm"].map(lambda arm: held[arm].get("real", 0)).astype(int)  # of no rows, too
-    every = rows["arm"].map(lambda arm: sum(held[arm].values())).astype(int)
-    sets = rows["arm"].map(lambda arm: "+".join(held[arm]))
-    return rows.assign(sets=sets, real=real, synthetic=every - real, images=every)
+def _sum(*terms: tuple[str, float]) -> str:
+    return "+".join(_term(name, ratio) for name, ratio in terms if ratio)
 
 
-def exchange(curves: pd.DataFrame, name: str, rounds: int = 1000, seed: int = 0) -> list[dict]:
-    """For each size of the real curve: how many images of a set teach as much, and how many that is for one real image.
-
-    Both curves are made monotone and are straight lines over log n; never extrapolated. The interval is a bootstrap over
-    the seeds, the same ones for both curves. `rate` is None where the set's curve does not get there.
-    """
-    real, synthetic = (_grid(curves, sets) for sets in ("real", name))
-    shared = real.columns.intersection(synthetic.columns)
-    if len(shared) < 2:
-        raise CurveError(
-            f"real and {name} share {len(shared)} seeds; an interval needs at least two (study.seeds)"
-        )
-    draws = np.random.default_rng(seed).integers(len(shared), size=(rounds, len(shared)))
-    samples = np.concatenate(
-        [np.arange(len(shared))[None], draws]
-    )  # the first is what was measured
-    tall, wide = (
-        part[shared].to_numpy()[:, samples].mean(2).T for part in (real, synthetic)
-    )  # (rounds + 1, sizes)
-    sizes = synthetic.index.to_numpy(float)
-    levels = np.stack([isotonic_regression(row).x for row in tall])
-    needed = np.stack(
-        [
-            reach(sizes, isotonic_regression(row).x, level)
-            for row, level in zip(wide, levels, strict=True)
-        ]
-    )
-    return [
-        _rate(count, float(levels[0, k]), needed[:, k], sizes, name, len(shared))
-        for k, count in enumerate(real.index)
-    ]
+def _term(name: str, ratio: float) -> str:
+    return name if ratio == 1 else f"{ratio:g}*{name}" if ratio < 1 else f"{name}@{ratio:g}x"
 
 
-def trades(points: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The exchange of each set, one row a size of the real curve; where a curve is missing, why, in column `said`."""
-    rows = []
-    for name in names:
-        try:
-            rows += [{"set": name} | row for row in exchange(points, name)]
-        except CurveError as error:
-            rows.append(dict.fromkeys(COLUMNS) | {"set": name, "said": f"not run: {error}"})
-    return pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+def tidy(scores: pd.DataFrame, sizes: Mapping[str, int], name: str = "test") -> pd.DataFrame:
+    """A row a training set and seed on one test set: accuracy, real, synthetic and all images."""
+    rows = scores.loc[scores["set"] == name, ["arm", "seed", "accuracy"]].reset_index(drop=True)
+    counts = {arm: counted(arm, sizes) for arm in rows["arm"].unique()}
+    real, synthetic = (rows["arm"].map(lambda arm, k=k: counts[arm][k]).astype(int) for k in (0, 1))
+    return rows.assign(real=real, synthetic=synthetic, images=real + synthetic)
+
+
+def counted(arm: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Real and synthetic images of a training set."""
+    counts = {term.name: round(term.count(sizes[term.name], sizes["real"]))
+              for term in arms.parse(arm)}
+    real = counts.pop("real", 0)
+    return real, sum(counts.values())
+
+
+def exchange(scores: pd.DataFrame, curves: Sequence[Curve], sizes: Mapping[str, int],
+             seed: int = 0, rounds: int = 1000) -> pd.DataFrame:
+    """What a synthetic image is worth at each point of each curve, or the reason why not."""
+    trained = set(scores["arm"])
+    real = [arm for curve in curves if curve.kind == REAL for arm in curve.arms if arm in trained]
+    points = [(curve, arm) for curve in curves if curve.kind != REAL for arm in curve.arms
+              if arm in trained and counted(arm, sizes)[1]]
+    rows = [dict.fromkeys(COLUMNS) | {"set": curve.set, "curve": curve.kind, "arm": arm}
+            | dict(zip(("real", "synthetic"), counted(arm, sizes), strict=True))
+            for curve, arm in points]
+    rates = _rates(scores, real, rows, sizes, (seed, rounds)) if rows else []
+    return pd.DataFrame([row | rate for row, rate in zip(rows, rates, strict=True)],
+                        columns=COLUMNS, dtype=object)
+
+
+def _rates(scores: pd.DataFrame, real: Sequence[str], rows: Sequence[dict],
+           sizes: Mapping[str, int], bootstrap: tuple[int, int]) -> list[dict]:
+    """The last columns of `exchange`."""
+    if len(real) < 2:
+        reason = "not run: a curve of `real` needs at least two sizes (training.real_fractions)"
+        return [{"reason": reason}] * len(rows)
+    matrices = np.stack([correct(scores, arm) for arm in (*real, *(row["arm"] for row in rows))])
+    try:
+        draws = stats.crossed_bootstrap(matrices, bootstrap[1], bootstrap[0])
+    except StatsError as error:
+        return [{"reason": f"not run: {error}"}] * len(rows)
+    draws = np.concatenate([matrices.mean((1, 2))[None], draws])  # the first is what was measured
+    real_sizes = np.array([counted(arm, sizes)[0] for arm in real], float)
+    as_many = np.array([reach(real_sizes, isotonic_regression(draw[:len(real)]).x,
+                              draw[len(real):]) for draw in draws])
+    return [_rate(as_many[:, k], row, real_sizes, matrices.shape[1])
+            for k, row in enumerate(rows)]
+
+
+def _rate(as_many: np.ndarray, row: dict, sizes: np.ndarray, seeds: int) -> dict:
+    """Worth and exchange rate from the real images (rounds + 1,) that do as well."""
+    if not np.isfinite(as_many[0]):
+        side = f"more than {sizes[-1]:,.0f}" if as_many[0] > 0 else f"fewer than {sizes[0]:,.0f}"
+        return {"reason": f"as good as {side} real images"}
+    worth = (as_many - row["real"]) / row["synthetic"]
+    try:
+        estimate = stats.percentiles(worth[0], worth[1:], n_seeds=seeds)
+    except StatsError:
+        text = f"as good as about {as_many[0]:,.0f} real images; the interval leaves their curve"
+        return {"reason": text}
+    return {"worth": estimate, "rate": stats.inverse(estimate) if estimate["low"] > 0 else None}
 
 
 def reach(sizes: np.ndarray, curve: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Sizes at which a rising curve first has these levels: inf above its end, 0 below its start."""
-    found = []
-    for level in levels:
-        k = int(np.searchsorted(curve, level))
-        if k == len(curve) or level < curve[0]:
-            found.append(np.inf if k else 0.0)
-        elif k == 0:
-            found.append(float(sizes[0]))
-        else:
-            part = (level - curve[k - 1]) / (curve[k] - curve[k - 1])
-            found.append(float(np.exp(np.interp(part, [0, 1], np.log(sizes[k - 1 : k + 1])))))
-    return np.array(found)
-
-
-def _grid(curves: pd.DataFrame, sets: str) -> pd.DataFrame:
-    """Accuracy by size (rows) and seed (columns) of the arms made of these sets alone."""
-    rows = curves[curves["sets"] == sets]
-    if rows["images"].nunique() < 2:
-        there = ", ".join(curves["sets"].unique())
-        raise CurveError(
-            f"a curve of {sets!r} needs arms of at least two sizes, e.g. {', '.join(scaling(sets, (0.5, 1)))}; "
-            f"the scores have {rows['images'].nunique()} (sets: {there})"
-        )
-    return rows.pivot_table("accuracy", "images", "seed")
-
-
-def _rate(
-    count: int, level: float, needed: np.ndarray, sizes: np.ndarray, name: str, n: int
-) -> dict:
-    """One row of the exchange table; `needed` (rounds + 1,) begins with what was measured."""
-    low, high = np.quantile(needed[1:], [0.025, 0.975], method="nearest") / count
-    row = {"real": int(count), "accuracy": level, "needed": None, "above": None, "rate": None}
-    if needed[0] == np.inf:
-        return row | {
-            "above": int(sizes[-1]),
-            "said": f"not reached by {sizes[-1]:,.0f} images of {name}",
-        }
-    if needed[0] == 0:
-        return row | {"said": f"reached by fewer than {sizes[0]:,.0f} images of {name}"}
-    row["needed"] = round(needed[0])
-    if high == np.inf or low == 0:
-        return row | {
-            "said": f"about {needed[0]:,.0f} images of {name}; its interval leaves the measured curve"
-        }
-    rate = {"mean": float(needed[0] / count), "low": float(low), "high": float(high), "n": n}
-    return row | {"rate": rate, "said": f"{rate['mean']:.1f} images of {name} for one real image"}
+    """Sizes at which a rising curve first has these levels: inf above its end, -inf below."""
+    after = np.searchsorted(curve, levels)
+    k = np.clip(after, 1, len(curve) - 1)
+    rise = curve[k] - curve[k - 1]
+    part = np.divide(levels - curve[k - 1], rise, out=np.zeros_like(levels), where=rise > 0)
+    log = np.log(sizes)
+    inside = np.exp(log[k - 1] + np.clip(part, 0, 1) * (log[k] - log[k - 1]))
+    return np.select([levels < curve[0], after == len(curve)], [-np.inf, np.inf], inside)

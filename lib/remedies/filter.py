@@ -17,7 +17,7 @@ from lib.core import compute
 from lib.core.store import ArtifactSpec, FileWriters, Store, artifact
 from lib.data import imageset
 from lib.data.imageset import ImageSet
-from lib.measure import geometry, gradcam, vanishing
+from lib.measure import attention, geometry, gradcam, vanishing
 from lib.measure.probes import penultimate
 from lib.remedies.fine_tuning import trained
 from lib.remedies.registry import Remedy
@@ -34,7 +34,7 @@ def agreement(synthetic: ImageSet, reference: torch.nn.Module, real, seed) -> np
 def focus(synthetic: ImageSet, reference: torch.nn.Module, real, seed) -> np.ndarray:
     """Gini coefficient (n,) of that classifier's Grad-CAM map of the intended class."""
     maps = gradcam.maps(reference, synthetic.images, synthetic.labels)
-    return np.nan_to_num(gradcam.focus(maps)["gini"], nan=-1.0)
+    return np.nan_to_num(attention.gini(maps), nan=-1.0)
 
 
 def lines(synthetic: ImageSet, reference, real: ImageSet, seed: int) -> np.ndarray:

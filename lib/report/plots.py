@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from lib.measure.scaling import ADD_ON, Curve
 from lib.report.style import color, label, marks, palette
 
 Results = Mapping[str, Mapping[str, float]]  # name -> mean, low, high
@@ -61,44 +62,47 @@ def bars(axes, results: Results, colour: str, letters: int = 60) -> None:
     _rows(axes, [textwrap.fill(name, letters) for name in results])
 
 
-def scaling(axes, points: pd.DataFrame, curves: Mapping[str, Sequence[str]]) -> None:
+def scaling(axes, points: pd.DataFrame, curves: Sequence[Curve]) -> None:
     """Accuracy over the number of images: seeds as dots, means as lines labelled at their ends."""
-    for name, arms in curves.items():
-        rows = points[points["arm"].isin(arms)]
-        added = (rows["real"] > 0).all() and (rows["synthetic"] > 0).all()
-        x, colour = rows["real" if added else "images"], color(f"real+{name.split()[0]}" if added else name)
-        axes.scatter(x, 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0)
-        means = 100 * rows.assign(x=x).groupby("x")["accuracy"].mean()
+    forms = marks([curve.label for curve in curves])
+    for curve in curves:
+        rows, added = points[points["arm"].isin(curve.arms)], curve.kind == ADD_ON
+        colour = color(f"real+{curve.set}" if added else curve.set)
+        axes.scatter(rows["images"], 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0)
+        means = 100 * rows.groupby("images")["accuracy"].mean()
         axes.plot(means.index, means, color=colour, linestyle="--" if added else "-",
-                  marker=marks(list(curves))[name])
-        _end_label(axes, means.index[-1], means.iloc[-1], name, colour)
+                  marker=forms[curve.label])
+        _end_label(axes, means.index[-1], means.iloc[-1], curve.label, colour)
     axes.set(xlabel="images", ylabel="accuracy (%)")
     log_counts(axes, points["images"])
 
 
-def exchange(axes, rates: pd.DataFrame) -> None:
-    """Synthetic images that are worth one real image; a triangle where more are needed than tried."""
-    for name, part in rates.groupby("set", sort=False):
-        for row in part[part["rate"].notna()].to_dict("records"):
-            mean, low, high = (row["rate"][end] for end in ENDS)
-            axes.errorbar(row["real"], mean, yerr=[[mean - low], [high - mean]], fmt="o", color=color(name))
-        more = part[part["above"].notna()]
-        axes.plot(more["real"], more["above"] / more["real"], "^", color=color(name), fillstyle="none")
-    axes.axhline(1, linewidth=1, linestyle="--", color=color("other"))
-    axes.set(xlabel="real images", ylabel="images worth one real image")
-    axes.set_ylim(bottom=0)
-    log_counts(axes, rates["real"].dropna())
+def worth(axes, rates: pd.DataFrame) -> None:
+    """Real images that a synthetic one is worth, over the synthetic images; a mark a curve."""
+    known = rates[rates["worth"].notna()]
+    groups = {f"{name}, {kind}": part for (name, kind), part in known.groupby(["set", "curve"], sort=False)}
+    forms = marks(list(groups))
+    for key, part in groups.items():
+        mean, low, high = _ends(part["worth"], 1)
+        axes.errorbar(part["synthetic"].astype(float), mean, yerr=[mean - low, high - mean],
+                      fmt=forms[key], color=color(part["set"].iloc[0]), label=key)
+    for value in (0, 1):
+        axes.axhline(value, linewidth=1, linestyle="--", color=color("other"))
+    axes.set(xlabel="synthetic images", ylabel="real images that one is worth")
+    if groups:
+        axes.legend()
+        log_counts(axes, known["synthetic"])
 
 
-def mixtures(axes, points: pd.DataFrame, curves: Mapping[str, Sequence[str]]) -> None:
+def mixtures(axes, points: pd.DataFrame, curves: Sequence[Curve]) -> None:
     """Accuracy over the share of real images in training sets of one size."""
-    for name, arms in curves.items():
-        rows = points[points["arm"].isin(arms)]
+    for curve in curves:
+        rows = points[points["arm"].isin(curve.arms)]
         rows = rows.assign(share=100 * rows["real"] / rows["images"])
-        colour = color(name.split()[0])
+        colour = color(curve.set)
         axes.scatter(rows["share"], 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0)
         means = 100 * rows.groupby("share")["accuracy"].mean()
-        axes.plot(means.index, means, color=colour, marker="o", label=label(name.split()[0]))
+        axes.plot(means.index, means, color=colour, marker="o", label=label(curve.set))
     axes.set(xlabel="real images (%), the rest synthetic", ylabel="accuracy (%)")
     axes.legend()
 
@@ -116,17 +120,17 @@ def real_images(axes, curves: Mapping[str, pd.DataFrame], reference: float) -> N
     log_counts(axes, pd.concat([rows["m"] for rows in curves.values()]))
 
 
-def sweep(axes, points: pd.DataFrame, recipe: str, guidance: float) -> None:
+def sweep(axes, points: pd.DataFrame, prompt: str, guidance: float) -> None:
     """Left: recognised share against variety, a point a guidance scale. Right: by prompt."""
     left, right = axes
-    along = points[points["recipe"] == recipe].sort_values("guidance")
+    along = points[points["prompt"] == prompt].sort_values("guidance")
     x, y = _ends(along["variety"], 1), _ends(along["recognised"])
     left.errorbar(x[0], y[0], xerr=abs(x[1:] - x[0]), yerr=abs(y[1:] - y[0]), fmt="o-", color=color("sd"))
     for scale, *at in zip(along["guidance"], x[0], y[0], strict=True):
         left.annotate(f"{scale:g}", at, xytext=(7, 7), textcoords="offset points")
     left.set(xlabel="variety within a class (grey levels)", ylabel="recognised (%)", title="guidance scale")
     prompts = points[points["guidance"] == guidance]
-    dots(right, {"sd": dict(zip(prompts["recipe"], prompts["recognised"], strict=True))})
+    dots(right, {"sd": dict(zip(prompts["prompt"], prompts["recognised"], strict=True))})
     right.set(xlabel="recognised (%)", title="prompt")
 
 
@@ -156,11 +160,6 @@ def calibration(axes, known: pd.DataFrame, size: int) -> None:
     axes[0].plot(known["size"], known["photograph"], "o--", color=color("other"))
     axes[0].set(yscale="log")
     axes[1].axhline(0.5, linewidth=1, linestyle="--", color=color("other"))
-
-
-def same_size(points: pd.DataFrame, arms: Sequence[str]) -> bool:
-    """Whether these training sets are mixtures of one size."""
-    return points[points["arm"].isin(arms)]["images"].nunique() == 1 < len(arms)
 
 
 def log_counts(axes, counts: Iterable[float]) -> None:

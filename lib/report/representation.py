@@ -15,13 +15,13 @@ DIGITS = {"FD": 2, "FD∞": 2, "KID": 4}  # of a measure of a set; two of the ot
 SHARES = ("precision", "density", "recall", "coverage")
 
 
-def comparison(results: Mapping[str, dict | str], extractor: str) -> pd.DataFrame:
+def comparison(results: Mapping[str, dict | str]) -> pd.DataFrame:
     """A row a measure, a column a set with its result or the reason why there is none."""
     computed = [result["measures"] for result in results.values() if isinstance(result, dict)]
     rows = []
-    for key in computed[0] if computed else ():
-        measure = key.removesuffix(f"-{extractor}")
-        cells = {name: result if isinstance(result, str) else cell(result["measures"][key], measure)
+    for measure in computed[0] if computed else ():
+        cells = {name: result if isinstance(result, str)
+                 else cell(result["measures"][measure], measure)
                  for name, result in results.items()}
         rows.append({"measure": measure, **cells})
     return pd.DataFrame(rows)

@@ -24,7 +24,7 @@ from lib.data.imageset import ImageSet
 from lib.diffusion.autoencoder import edge_ratio, psnr
 from lib.diffusion.model import SHIPPED, Generator, pixels
 from lib.diffusion.sample import Sampler, count_faults, sample
-from lib.measure.reference import share
+from lib.measure.stats import share
 from lib.tools.card import card
 
 PHOTOS, WEB = 4_000_000_000, 5_000_000_000  # seeds of scenes that nothing else uses

@@ -16,6 +16,7 @@ from lib.classifier.model import normal, predict
 from lib.core import precision
 from lib.core.store import Store
 from lib.measure import accuracy, gradcam
+from lib.tools.bench.cam import library_maps
 from tests.classifier.toys import blobs, toy
 
 SETTINGS = {
@@ -220,7 +221,7 @@ def test_the_fast_network_learns_at_every_size_and_its_cam_is_grad_cam(size):
     assert accuracy_of(model, test) > 0.95
     maps = gradcam.maps(model, test.images[:6], test.labels[:6])
     assert maps.shape[1] == maps.shape[2] >= 4
-    library = gradcam.library_maps(model, test.images[:6], test.labels[:6], layer="layer3.6")
+    library = library_maps(model, test.images[:6], test.labels[:6], layer="layer3.6")
     np.testing.assert_allclose(maps, library, atol=1e-4)
 
 

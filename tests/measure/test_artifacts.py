@@ -6,7 +6,7 @@ import pytest
 from lib.classifier import train as classifier_training
 from lib.core.store import Store
 from lib.data import imageset
-from lib.measure import fidelity, probes, representation, robustness
+from lib.measure import memorisation, probes, representation, robustness, set_distance
 from tests.classifier.toys import toy
 
 SETTINGS = {"arm": "real", "architecture": "resnet8", "base_width": 8, "batch_size": 16, "lr": 0.1,
@@ -34,8 +34,8 @@ def open_both(store, classifier):
 def compare(store, classifier, images, extractor="reference", **part):
     settings = HALF | part | {"extractor": extractor, "nearest_k": 3, "device": "cpu"}
     inputs = {"classifier": classifier} if extractor == "reference" else {}
-    spec = fidelity.comparison(settings, 0, real=TEST, images=images, **inputs)
-    return fidelity.load(store, spec)
+    spec = set_distance.comparison(settings, 0, real=TEST, images=images, **inputs)
+    return set_distance.load(store, spec)
 
 
 def test_sets_are_compared_at_equal_n_and_refused_with_the_reason(store, classifier):
@@ -43,12 +43,12 @@ def test_sets_are_compared_at_equal_n_and_refused_with_the_reason(store, classif
     ours = probes.penultimate(model, imageset.load(store.make(SYNTHETIC)).images[:60])
     real, other = (probes.penultimate(model, part) for part in (test.images[:60], test.images[60:]))
     result = compare(store, classifier, SYNTHETIC)
-    expected = fidelity.measures(real, ours, 0, "reference", 3)
+    expected = set_distance.measures(real, ours, 0, 3)
     for name in ("FD", "FD∞", "KID"):
-        mean = result["measures"][f"{name}-reference"]["mean"]
-        assert mean == pytest.approx(expected[f"{name}-reference"]["mean"], rel=1e-3, abs=1e-6)
-    floor = compare(store, classifier, TEST, skip=60)["measures"]["FD-reference"]["mean"]
-    assert floor == pytest.approx(fidelity.fd(real, other)["mean"], rel=1e-3)
+        mean = result["measures"][name]["mean"]
+        assert mean == pytest.approx(expected[name]["mean"], rel=1e-3, abs=1e-6)
+    floor = compare(store, classifier, TEST, skip=60)["measures"]["FD"]["mean"]
+    assert floor == pytest.approx(set_distance.frechet(real, other), rel=1e-3)
     few = compare(store, classifier, FEW)
     assert few.startswith("not run: 20 images where at least 50 are needed")
     absent = compare(store, classifier, SYNTHETIC, "resnet18")
@@ -57,7 +57,7 @@ def test_sets_are_compared_at_equal_n_and_refused_with_the_reason(store, classif
 
 def test_copies_are_counted_against_training(store):
     inputs = {"train": TRAIN, "test": TEST}
-    copies = {name: fidelity.load(store, fidelity.copies(HALF, images=images, **inputs))
+    copies = {name: set_distance.load(store, memorisation.copies(HALF, images=images, **inputs))
               for name, images in (("copied", TRAIN), ("sd", SYNTHETIC), ("few", FEW))}
     assert copies["copied"]["copies"] == 60 and copies["sd"]["copies"] == 0
     assert copies["few"].startswith("not run: 20 images")

@@ -5,6 +5,7 @@ import pytest
 
 from lib import world
 from lib.data import imageset as images
+from lib.data import truth
 from lib.data.imageset import ImageSet
 from lib.measure import shadows
 
@@ -22,7 +23,8 @@ def test_the_tangent_is_that_of_a_floor_point_that_moves_away_from_the_light(sce
         moved = foot - 1e-6 * np.array([*scene.light[:2], 0.0])
         start, end = scene.project(np.stack([foot, moved]), 64)
         way = (end - start) / np.linalg.norm(end - start)
-        assert np.allclose(shadows.tangent(start, scene.K(64), scene.R, scene.light), way, atol=1e-4)
+        fall = truth.shadow(scene.K(64), scene.R, scene.light)
+        assert np.allclose(truth.heading(fall, start), way, atol=1e-4)
 
 
 def test_shadows_of_renders_fall_where_the_light_says(scenes):

@@ -42,6 +42,62 @@ def test_coverage_of_differences_that_are_right_or_wrong():
     assert 0.93 <= covered.mean() <= 0.97
 
 
+def test_coverage_of_the_same_seeds_on_other_images():
+    rng, trials, seeds = np.random.default_rng(1), 1000, 5
+    hits = []
+    for _ in range(trials):
+        shared = 0.3 * rng.standard_normal((seeds, 1))  # a seed's skill, on both sets
+        sides = [shared + 0.1 * rng.standard_normal((seeds, 1)) + 0.5 * rng.standard_normal((1, n))
+                 + 0.5 * rng.standard_normal((seeds, n)) for n in (60, 90)]
+        estimate = stats.unpaired(*sides)
+        hits.append(estimate["low"] < 0 < estimate["high"])
+    assert 0.93 <= np.mean(hits) <= 0.97
+
+
+def test_unpaired_leaves_images_without_a_value_out_and_needs_the_same_seeds():
+    ours, base = np.random.default_rng(0).normal(size=(2, 3, 20))
+    ours[0, 3] = np.nan
+    assert stats.unpaired(ours, base)["n_images"] == 19
+    with pytest.raises(stats.StatsError, match="same seeds on both sides"):
+        stats.unpaired(ours, base[:2])
+
+
+def test_a_family_counts_what_helps_beside_what_hurts():
+    helps, hurts = stats.over_seeds([0.3, 0.31, 0.32]), stats.over_seeds([-0.3, -0.31, -0.32])
+    family = stats.family({"a": helps, "b": hurts, "c": stats.over_seeds([0.5, 0.5, 0.5])})
+    assert [family[name]["verdict"] for name in "abc"] == ["higher", "lower", "inconclusive"]
+    assert family["a"]["family"] == 2 and family["c"]["p_holm"] is None
+    assert family["a"]["p_holm"] == pytest.approx(2 * helps["p"])
+    assert stats.tally(family) == {"higher": 1, "lower": 1, "equivalent": 0, "inconclusive": 1}
+
+
+def test_means_over_pairs_are_jackknifed_over_images():
+    """The mean of (x_i - x_j)² / 2 is the variance, whose jackknife error is known."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 2, 60)
+    sums = np.square(x[:, None] - x).sum(1) / 2
+    estimate = stats.over_pairs(sums, np.full(60, 59))
+    assert estimate["mean"] == pytest.approx(x.var(ddof=1))
+    without = np.array([np.delete(x, i).var(ddof=1) for i in range(60)])
+    error = np.sqrt(59 / 60 * np.square(without - without.mean()).sum())
+    half = scipy_stats.t.ppf(0.975, 59) * error
+    assert estimate["high"] - estimate["mean"] == pytest.approx(half) and estimate["p"] is None
+
+
+def test_percentiles_of_draws_without_end_are_refused():
+    draws = np.linspace(0, 1, 1000)
+    draws[-10:] = np.inf
+    assert stats.percentiles(0.5, draws)["high"] == pytest.approx(0.976, abs=0.01)
+    draws[-40:] = np.inf
+    with pytest.raises(stats.StatsError, match="no interval"):
+        stats.percentiles(0.5, draws)
+
+
+def test_the_inverse_of_an_interval():
+    estimate = stats.inverse(stats.over_seeds([0.4, 0.5, 0.6]))
+    assert estimate["mean"] == pytest.approx(2) and estimate["low"] < 2 < estimate["high"]
+
+
 def test_the_closed_form_agrees_with_the_crossed_bootstrap():
     ours, base = correct(20, 400, 0.8), correct(20, 400, 0.7, seed=1)
     closed = stats.difference(ours, base)
@@ -71,7 +127,7 @@ def test_over_seeds_is_scipys_t_interval_and_test():
 
 def test_over_seeds_covers_as_often_as_it_says():
     rng = np.random.default_rng(0)
-    estimates = [stats.over_seeds(rng.normal(5, 2, 4)) for _ in range(2000)]
+    estimates = [stats.over_seeds(rng.normal(5, 2, 4)) for _ in range(1000)]
     hits = [one["low"] < 5 < one["high"] for one in estimates]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.02)
 
@@ -187,7 +243,7 @@ def test_bootstrap_over_images_is_near_the_t_interval():
     closed = stats.over_images(values)
     for end in ("low", "high", "low90", "high90"):
         assert drawn[end] == pytest.approx(closed[end], abs=0.02)
-    with pytest.raises(stats.StatsError, match="at least two a side"):
+    with pytest.raises(stats.StatsError, match="at least two; got 1"):
         stats.bootstrap((values[:1],), lambda a, axis: a.mean(axis), seed=0)
 
 

@@ -26,7 +26,7 @@ def test_dots_and_intervals(arms):
 
 
 def test_sweep_measures_and_calibration_draw_every_point():
-    points = pd.DataFrame([{"recipe": said, "guidance": pull, "recognised": result(0.5), "variety": result(9.0)}
+    points = pd.DataFrame([{"prompt": said, "guidance": pull, "recognised": result(0.5), "variety": result(9.0)}
                            for said, pull in [("a", 1.0), ("a", 3.0), ("b", 3.0)]])
     _, axes = figures.figure(1, 2)
     plots.sweep(axes, points, "a", 3.0)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.classifier.model import Classifier, normal
 from lib.core import workers
-from lib.measure import gradcam as attention
+from lib.measure import gradcam
 from lib.tools.bench import multiplied
 
 COUNT, SIZE, CLASSES, BATCHES, ROUNDS = 512, 64, 10, (16, 32, 64), 3
@@ -31,7 +31,7 @@ def run() -> dict:
     rounds = [(timed(lambda: list(side_by_side([0] * cores))), timed(lambda: library(model, images, labels, best)))
               for _ in range(ROUNDS)]
     ours_took, theirs_took = (min(pair[i][0] for pair in rounds) for i in (0, 1))
-    raw = attention.library_maps(model, images, labels)  # before it scales each map, which for an even one blows rounding up
+    raw = library_maps(model, images, labels)
     speed, reference = cores * COUNT / ours_took, COUNT / theirs_took
     return {"unit": "maps/s", "ours": round(speed, 1), "reference": round(reference, 1), "ratio": round(speed / reference, 2),
             "equal": bool(np.abs(rounds[0][0][1][0] - raw).max() <= 1e-5 * raw.max()), "most": round(most(cores) / reference, 2),
@@ -50,7 +50,7 @@ def classifier(seed: int) -> tuple[Classifier, np.ndarray, np.ndarray]:
 
 def ours(seed: int) -> np.ndarray:
     """The maps of one classifier in a worker, which has one thread."""
-    return attention.maps(*classifier(seed))
+    return gradcam.maps(*classifier(seed))
 
 
 def library(model: Classifier, images: np.ndarray, labels: np.ndarray, batch: int) -> np.ndarray:
@@ -58,6 +58,22 @@ def library(model: Classifier, images: np.ndarray, labels: np.ndarray, batch: in
     pixels, targets = torch.from_numpy(images), [ClassifierOutputTarget(int(label)) for label in labels]
     with GradCAM(model, [model.layer4]) as cam:
         return np.concatenate([cam(normal(pixels[i:i + batch]), targets[i:i + batch]) for i in range(0, len(images), batch)])
+
+
+def library_maps(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray,
+                 layer: str = "layer4") -> np.ndarray:
+    """Its maps (n, H, W) before it scales each to 0..1, which for an even one blows rounding up."""
+    # clone: residual blocks add and rectify in place, which would change the activation it holds
+    cam = GradCAM(model, [model.get_submodule(layer)], reshape_transform=torch.clone)
+    with torch.enable_grad():
+        x = normal(torch.as_tensor(images)).requires_grad_()
+        logits = cam.activations_and_grads(x)
+        own = logits.gather(1, torch.as_tensor(labels)[:, None])
+        torch.autograd.grad(own.sum(), x)
+    held = cam.activations_and_grads
+    pair = held.activations[0].numpy(), held.gradients[0].numpy()
+    held.release()
+    return np.maximum(cam.get_cam_image(x, cam.target_layers[0], None, *pair, False), 0)
 
 
 def most(cores: int) -> float:

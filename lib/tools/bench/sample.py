@@ -16,8 +16,8 @@ from lib.data import real as real_data
 from lib.diffusion import autoencoder  # noqa: F401 diffusers finds the autoencoder's class by this import
 from lib.diffusion.model import SHIPPED, Generator
 from lib.diffusion.sample import Sampler, sample
-from lib.measure import fidelity
 from lib.measure import reference as verdict
+from lib.measure import set_distance
 from lib.measure.probes import penultimate
 
 IMAGES, ROUNDS = 160, 2
@@ -121,4 +121,4 @@ def to_real(pictures: np.ndarray) -> dict[str, float]:
         )
     )[0]
     test = images.load(store.make(real["test"])).images
-    return fidelity.fd_interval(*(penultimate(judge, part) for part in (pictures, test)), seed=0)
+    return set_distance.fd(*(penultimate(judge, part) for part in (pictures, test)), seed=0)
