@@ -216,14 +216,18 @@ def publish(profile: str, reports: Path = REPORTS) -> Path:
 
 
 def study_page(study: Study) -> str:
-    references = yaml.safe_load(REFERENCES.read_text(encoding="utf-8"))
+    known = references()
     return figures.template("page.html.j2").render(
-        study=study, css=css(), labels=LABELS, cite=citation(study), glossary=references["glossary"],
-        references=references["references"], licences=licences(study, references["licences"]),
+        study=study, css=css(), labels=LABELS, cite=citation(study), glossary=known["glossary"],
+        references=known["references"], licences=licences(study, known["licences"]),
         code=lambda chapter: data_url("text/x-python", chapter.code),
         settings=data_url("text/yaml", yaml.safe_dump(
             {name: content["settings"] for name, content in study.files.items()})),
         data_url=data_url)
+
+
+def references() -> dict[str, Any]:
+    return yaml.safe_load(REFERENCES.read_text(encoding="utf-8"))
 
 
 def css() -> Markup:
@@ -281,7 +285,8 @@ def brief(profile: str, reports: Path = REPORTS) -> list[Path]:
     written = []
     for size in ("A4", "A3"):
         study = Study(profile, reports)
-        page = figures.template("brief.html.j2").render(study=study, css=css(), size=size)
+        page = figures.template("brief.html.j2").render(
+            study=study, css=css(), size=size, licences=licences(study, references()["licences"]))
         check(page)
         sheet = write(study.out / f"brief-{size.lower()}.html", page)
         written += [sheet, pdf(sheet, sheet.with_suffix(".pdf"))]
