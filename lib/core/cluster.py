@@ -23,13 +23,14 @@ class ClusterError(RuntimeError):
 
 
 def executor(engine: str, count: int) -> Executor:
-    """Dask's own executor; a client that lost its scheduler keeps the tasks until that is back, but not for ever."""
+    """Dask's own executor; a client that lost its scheduler waits for it, but not for ever."""
     client = connected(engine, count)
     if client.status not in ("running", "connecting"):
         close(engine, count)
         raise ClusterError(
-            f"the Dask scheduler {engine} went away and was not back in {progress.clock(RETURN)}; start it and "
-            "its workers again: the same command then goes on where it was.\nstudy.engine in params/"
+            f"the Dask scheduler {engine} went away and was not back in "
+            f"{progress.clock(RETURN)}; start it and its workers again: the same command then goes "
+            "on where it was.\nstudy.engine in params/"
         )
     return client.get_executor(
         pure=False
@@ -37,7 +38,7 @@ def executor(engine: str, count: int) -> Executor:
 
 
 def capacity(engine: str, count: int) -> int:
-    """How many tasks can run at once: workers of a cluster come and go, and at least one is hoped for."""
+    """How many tasks can run at once: workers of a cluster come and go."""
     return (
         count
         if engine == "dask"
@@ -53,14 +54,15 @@ def _workers(engine: str, count: int, _now: int) -> int:
         available = len(client.nthreads()) if client.status == "running" else 0
     if not available:
         progress.say(
-            f"no worker at {engine}; waiting for one (`dask worker {engine} --nthreads 1` starts it)"
+            f"no worker at {engine}; waiting for one "
+            f"(`dask worker {engine} --nthreads 1` starts it)"
         )
     return available
 
 
 @functools.lru_cache(maxsize=1)
 def connected(engine: str, count: int) -> Any:
-    """The client, kept for as long as this process: of so many processes here, or of the scheduler at an address."""
+    """The client of `count` processes here, or of a scheduler; kept as long as this process."""
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
@@ -75,8 +77,8 @@ def connected(engine: str, count: int) -> Any:
         return Client(engine, timeout=RETURN, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at {engine}: {error}. Start one there (`dask scheduler`), or correct the "
-            "address.\nstudy.engine in params/"
+            f"no Dask scheduler answers at {engine}: {error}. Start one there (`dask scheduler`), "
+            "or correct the address.\nstudy.engine in params/"
         ) from error
 
 
@@ -91,8 +93,10 @@ def close(engine: str, count: int) -> None:
 
 
 def _cluster(count: int) -> Any:
-    """So many processes of this machine, one thread and where there are several GPUs one of them each; nobody else on the
-    machine can talk to them, since whoever talks to a Dask scheduler runs code."""
+    """Processes of this machine, one thread each, and one GPU where there are several.
+
+    Nobody else on the machine can talk to them: whoever talks to a Dask scheduler runs code.
+    """
     from distributed import Nanny, Scheduler, Security, SpecCluster
 
     workers.check_main_guard()

@@ -42,7 +42,7 @@ def describe() -> str:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for what is computed within: sums come out alike on any number of cores, and processes fill those."""
+    """Compute in one thread: sums come out alike on any number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -52,7 +52,7 @@ def one_thread() -> Iterator[None]:
 
 
 def capacity() -> int:
-    """How many processes the machine has room for: one a GPU where there are some, else one a core."""
+    """How many processes the machine has room for: one per GPU, without GPUs one per core."""
     where = device()
     return (
         torch.cuda.device_count()
@@ -96,12 +96,13 @@ def check() -> str:
     boxes = torch.tensor([[0.0, 0, 1, 1], [0, 0, 1, 1]])
     if torchvision.ops.nms(boxes, torch.tensor([1.0, 0.5]), 0.5).tolist() != [0]:
         raise ComputeError(
-            "torchvision's operators give wrong results; `rm -rf .venv && make env` installs the pair again"
+            "torchvision's operators give wrong results; "
+            "`rm -rf .venv && make env` installs the pair again"
         )
     return (
-        f"environment ready: Python {platform.python_version()}, torch {torch.__version__}, torchvision "
-        f"{torchvision.__version__}, diffusers {diffusers.__version__}, OpenCV {cv2.__version__}; "
-        f"will use {describe()}"
+        f"environment ready: Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, diffusers {diffusers.__version__}, "
+        f"OpenCV {cv2.__version__}; will use {describe()}"
     )
 
 

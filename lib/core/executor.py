@@ -1,6 +1,6 @@
-"""Make many artifacts side by side: each file is a task, which knows a spec and the file's name and leaves it in the store.
+"""Make many artifacts side by side: each file is a task, which leaves it in the store.
 
-The tasks run in any `concurrent.futures.Executor`; this process keeps the locks, the journals and the manifests.
+The tasks run in any `concurrent.futures.Executor`; this process keeps locks and manifests.
 """
 
 from __future__ import annotations
@@ -39,13 +39,12 @@ from lib.core.store import (
 TRIES = 3  # workers that may die over one file
 POLL = 1.0  # seconds between two attempts at a folder that another run has locked
 PATIENCE = 60  # seconds in which a shared file system shows other machines what was written
-ONE_AT_A_TIME = (
-    threading.RLock()
-)  # torch's threads and its random state are the process's: a worker makes one file at a time
+# torch's threads and random state are the process's: a worker makes one file at a time
+ONE_AT_A_TIME = threading.RLock()
 
 
 def make(store: Store, specs: Iterable[ArtifactSpec]) -> None:
-    """All of these artifacts; the first failure is raised when everything that does not depend on it is made."""
+    """All of these; a failure is raised when everything that does not depend on it is made."""
     for error in attempt(store, specs).values():
         raise error
 
@@ -122,7 +121,7 @@ class Run:
                 self.settle(task)
 
     def begin(self, spec: ArtifactSpec) -> bool:
-        """Lock the folder and queue its missing files; False where another run holds it, which is tried again later."""
+        """Lock the folder and queue its missing files; False where another run holds it."""
         error = next(
             (
                 self.failed[source.key]
@@ -150,7 +149,7 @@ class Run:
         return True
 
     def capacity(self) -> int:
-        """How many tasks to have out: enough to keep all workers busy, no more, so that a failure stops what is not begun."""
+        """Tasks to have out: enough to keep all workers busy, so that a failure stops the rest."""
         return 2 * (
             self.count if self.engine == "local" else cluster.capacity(self.engine, self.count)
         )
@@ -168,7 +167,7 @@ class Run:
         self.tasks[executor(self.engine, self.count).submit(make_task, *arguments)] = build, name
 
     def finished(self) -> list[Future]:
-        """Tasks at an end; waits for one, but not for long, since another run may have freed a folder meanwhile."""
+        """Tasks at an end; waits for one, but not for long: another run may free a folder."""
         if not self.tasks:
             time.sleep(POLL if self.ready and not self.files else 0)
         done = wait(self.tasks, POLL, FIRST_COMPLETED).done
@@ -206,10 +205,11 @@ class Run:
     def retry(self, build: ArtifactBuild, name: str, died: int) -> None:
         """Queue a file whose worker died, but not for ever, or whose scheduler went away."""
         self.deaths[build.spec.key, name] += died
-        if self.deaths[build.spec.key, name] > TRIES:
+        deaths = self.deaths[build.spec.key, name]
+        if deaths > TRIES:
             raise StoreError(
-                f"{self.deaths[build.spec.key, name]} workers died over {build.spec.kind}, perhaps for want of "
-                f"memory: set study.workers: 1.\n{build.folder / name}"
+                f"{deaths} workers died over {build.spec.kind}, perhaps for want of memory: "
+                f"set study.workers: 1.\n{build.folder / name}"
             )
         progress.say(f"a worker or its scheduler is gone; making {build.folder.name}/{name} again")
         self.files.appendleft((build, name))
@@ -237,7 +237,7 @@ class InProcess(Executor):
         task = Future()
         try:
             task.set_result(function(*args))
-        except Exception as error:  # noqa: BLE001, whatever it is, it is the task's result, as in every executor
+        except Exception as error:  # noqa: BLE001, it is the task's result
             task.set_exception(error)
         return task
 
@@ -258,7 +258,7 @@ def task_error(task: Future) -> BaseException | None:
 
 
 def count_deaths(error: BaseException | None) -> int | None:
-    """How many workers a task lost: none where its scheduler forgot it; None where the task itself ended."""
+    """Workers that a task lost: 0 where its scheduler forgot it; None where the task ended."""
     if (
         type(error).__name__ == "KilledWorker"
     ):  # Dask's, which is not imported here: it gave up submitting the task
@@ -277,13 +277,13 @@ def make_task(root: str, tree: str, key: str, name: str, patience: float) -> dic
 
 @functools.lru_cache(maxsize=1)
 def open_build(root: str, tree: str, key: str, patience: float) -> tuple:
-    """Folder and writers of a spec; kept, so that a worker loads a generator once for all shards it makes."""
+    """Folder and writers of a spec; kept, so that a worker loads a generator once."""
     store, spec = WorkerStore(root, patience), ArtifactSpec.from_json(json.loads(tree))
     if workers.here():
         workers.keep_memory()  # Dask's worker, too, which did not begin as ours do
     if spec.key != key:
         raise StoreError(
-            f"this worker's checkout has another version of {spec.kind} or of its inputs: bring all machines to "
-            f"the same commit.\n{store.folder(spec)}"
+            f"this worker's checkout has another version of {spec.kind} or of its inputs: bring "
+            f"all machines to the same commit.\n{store.folder(spec)}"
         )
     return store.folder(spec), find(spec).writers(store, spec)

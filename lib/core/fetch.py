@@ -1,4 +1,4 @@
-"""What a profile needs from elsewhere, brought before anything runs: `python -m lib.core.fetch --profile cifar10`."""
+"""`make fetch`: bring what a profile needs from elsewhere, before anything runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from lib.data.archives import located
 from lib.data.source import SourceError
 from lib.diffusion import hub
 from lib.diffusion.hub import GeneratorError
+from lib.measure import features
+from lib.measure.features import FeatureError
 
 HERE = ("", "shipped", "scratch", "published")  # models that nobody has to bring
 OWN = ("world", "digits", "cifar10")  # sources that the project makes or brings itself
@@ -23,10 +25,18 @@ class FetchError(RuntimeError):
     """Something that cannot be had; the message says the way out."""
 
 
+FAILURES = (SettingsError, GeneratorError, FeatureError, FetchError, SourceError, OSError)
+
+
 def fetch(loaded: Settings) -> list[str]:
     """Bring what a profile needs; one line for each thing that is now here."""
-    lines = [f"{name}: commit {Path(hub.fetch(name, revision or None)).name}" for name, revision in wanted(loaded).items()]
-    path = ROOT / loaded.data.root
+    lines, path = [], ROOT / loaded.data.root
+    for name, revision in hub_models(loaded).items():
+        lines.append(f"{name}: commit {Path(hub.fetch(name, revision or None)).name}")
+    for name in loaded.representation.feature_extractors:
+        if name != features.REFERENCE:
+            features.open_extractor(name, download=True)
+            lines.append(f"{name}: weights of a feature extractor")
     if loaded.data.source == "cifar10":
         lines.append(f"CIFAR-10: {cifar10(path)}")
     elif loaded.data.source not in OWN:
@@ -35,7 +45,7 @@ def fetch(loaded: Settings) -> list[str]:
     return lines
 
 
-def wanted(loaded: Settings) -> dict[str, str]:
+def hub_models(loaded: Settings) -> dict[str, str]:
     """Hub ids of a profile with their revisions."""
     sections = [loaded.generation] + [loaded.inversion] * (loaded.inversion.num_embedded > 0)
     return {name: section.revision for section in reversed(sections) for name in models(section)}
@@ -43,10 +53,10 @@ def wanted(loaded: Settings) -> dict[str, str]:
 
 def models(section: Generation | Inversion) -> list[str]:
     """Hub ids among what generates and what training starts from."""
-    named = dict.fromkeys((section.model, *([section.init_from] if isinstance(section, Generation) else [])))
+    named = [section.model, *([section.init_from] if isinstance(section, Generation) else [])]
     return [
         name
-        for name in named
+        for name in dict.fromkeys(named)
         if name not in HERE and not name.startswith((".", "/", "~")) and not (ROOT / name).is_dir()
     ]
 
@@ -56,7 +66,7 @@ def missing(loaded: Settings) -> list[tuple[str, str, str]]:
     source, root, generation = loaded.data.source, loaded.data.root, loaded.generation
     lacking = [
         ("model", name, f"{name}: `make fetch` brings it")
-        for name, revision in wanted(loaded).items()
+        for name, revision in hub_models(loaded).items()
         if not here(name, revision)
     ]
     if source == "cifar10" and not (ROOT / root / "cifar-10-batches-py").is_dir():
@@ -96,8 +106,11 @@ def cifar10(path: Path) -> Path:
     try:
         CIFAR10(str(path), download=True)
     except (OSError, RuntimeError) as error:
-        raise FetchError(f"CIFAR-10 cannot be had ({' '.join(str(error).split())}). With a network say `make fetch PROFILE=…` "
-                         f"again, or put cifar-10-python.tar.gz where data.root points.\n{path}") from error
+        raise FetchError(
+            f"CIFAR-10 cannot be had ({' '.join(str(error).split())}). With a network say "
+            "`make fetch PROFILE=…` again, or put cifar-10-python.tar.gz where data.root points."
+            f"\n{path}"
+        ) from error
     return path
 
 
@@ -108,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     profile = parser.parse_args(arguments).profile
     try:
         lines = fetch(settings.load(profile))
-    except (SettingsError, GeneratorError, FetchError, SourceError, OSError) as error:
+    except FAILURES as error:
         print(f"\n{str(error).replace('PROFILE=…', f'PROFILE={profile}')}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, verified once, and locked by one process at a time."""
+"""Files that are written whole or not at all, verified once, locked by one process at a time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A hash of the code that makes an artifact: the builder function and every definition of this checkout that it reaches.
+"""A hash of the code that makes an artifact: the builder and every definition that it reaches.
 
-The files are parsed, never imported. Comments, docstrings, annotations, the names of modules and functions and the
-aliases of imports do not count; a changed constant, default or statement does. Code that only moves data (PLUMBING) is
-left out, and so are installed packages, whose versions the manifest records.
+The files are parsed, never imported. Comments, docstrings, annotations, the names of modules and
+functions and the aliases of imports do not count; a changed constant, default or statement does.
+Code that only moves data (PLUMBING) is left out, and so are installed packages, whose versions the
+manifest records.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class CodeError(RuntimeError):
 
 @dataclass
 class Module:
-    """The top-level names of one file: statements that define a name, and what imported names stand for."""
+    """The top-level names of one file: statements that define them, and what imports stand for."""
 
     name: str
     path: Path
@@ -58,10 +59,10 @@ def source_file(module: str, root: Path = ROOT) -> Path | None:
 
 
 def fingerprint(builder: str, root: Path = ROOT) -> str:
-    """16 hex digits over the code that `module:function` reaches; computed again when one of its files has changed."""
-    known = _computed.get((builder, root))
-    if known and all(_stamp(path) == stamp for path, stamp in known[1].items()):
-        return known[0]
+    """16 hex digits over the code that `module:function` reaches; renewed when a file changed."""
+    cached = _computed.get((builder, root))
+    if cached and all(_stamp(path) == stamp for path, stamp in cached[1].items()):
+        return cached[0]
     if any(_stamp(path) != module.stamp for path, module in _parsed.items()):
         _resolved.clear()  # names may lead elsewhere now
     module, _, function = builder.partition(":")
@@ -76,7 +77,7 @@ def fingerprint(builder: str, root: Path = ROOT) -> str:
 
 
 def reached(cells: list[str], root: Path = ROOT) -> dict[Path, str]:
-    """Of each file of this checkout whose code a notebook's cells reach, a hash of what they reach."""
+    """Of each file whose code a notebook's cells reach, a hash of what they reach there."""
     from IPython.core.inputtransformer2 import TransformerManager  # cells may hold magics
 
     source = "\n".join(TransformerManager().transform_cell(cell) for cell in cells)
@@ -112,7 +113,7 @@ _resolved: dict[
 
 
 def kind_of(builder: str, root: Path = ROOT) -> str | None:
-    """The kind in `@artifact("kind")` above the function `module:function`, None where there is no such builder."""
+    """The kind in `@artifact("kind")` above `module:function`, None without such a builder."""
     module, _, function = builder.partition(":")
     path = source_file(module, root)
     statements = _read(module, path).definitions.get(function, []) if path else []
@@ -151,7 +152,7 @@ class Closure:
         return f"_{self.numbers.setdefault(definition, len(self.numbers))}"
 
     def walk(self) -> Iterator[tuple[Definition, tuple[str, list[Definition]]]]:
-        """Each definition with its code and the definitions to which that refers, which come later."""
+        """Each definition with its code and the definitions to which that refers."""
         done = 0
         while done < len(self.numbers):
             definition = list(self.numbers)[done]
@@ -168,7 +169,7 @@ class Closure:
             yield f"{self.number(definition)} {numbers}: {text}"
 
     def resolved(self, definition: Definition) -> tuple[str, list[Definition]]:
-        """The code of a definition and the definitions to which it refers, in the order of their numbers in the text."""
+        """The code of a definition and the definitions to which it refers, in order of number."""
         if (self.root, definition) not in _resolved:
             references: dict[Definition, int] = {}
             other = Closure(self.root)  # to learn which modules decide what the names mean
@@ -192,7 +193,7 @@ class Closure:
     def normalised(
         self, module: Module, statement: ast.stmt, references: dict[Definition, int]
     ) -> str:
-        """The statement as text, with each global name replaced by its number or, outside this checkout, its full name."""
+        """The statement as text; global names are numbers or, outside this checkout, full names."""
         plain = _Plain().visit(copy.deepcopy(statement))
         text = ast.unparse(ast.fix_missing_locations(plain))
         imports = dict(_imports(plain, module))
@@ -202,13 +203,13 @@ class Closure:
         return ast.unparse(_Resolved(self, module.name, names, imports, references).visit(plain))
 
     def resolve(self, module: str, name: str, imports: dict[str, str]) -> str:
-        """The dotted name for which a name of a module stands: `lib.data.imageset.load`, `torch`; itself if built in."""
-        known = self.module(module)
+        """What a name of a module stands for: `lib.data.imageset.load`; itself if built in."""
+        own = self.module(module)
         if name in imports:
             return imports[name]
-        if name in known.definitions:
+        if name in own.definitions:
             return f"{module}.{name}"
-        return known.imports.get(name, name)
+        return own.imports.get(name, name)
 
     def locate(self, dotted: str) -> tuple[Definition | None, str]:
         """The definition to which a dotted name leads, and the attributes that are left over."""
@@ -227,7 +228,7 @@ class Closure:
 
 
 class _Plain(ast.NodeTransformer):
-    """Removes what does not change a result: docstrings, annotations, the decorator of a builder."""
+    """Removes what changes no result: docstrings, annotations, the decorator of a builder."""
 
     def _body(self, node):
         self.generic_visit(node)
@@ -260,7 +261,7 @@ class _Plain(ast.NodeTransformer):
 
 
 class _Resolved(ast.NodeTransformer):
-    """Replaces global names, alone or at the head of a chain of attributes, by what they stand for."""
+    """Replaces global names, alone or at the head of attributes, by what they stand for."""
 
     def __init__(
         self,
@@ -294,7 +295,7 @@ class _Resolved(ast.NodeTransformer):
         return replaced or self.generic_visit(node)
 
     def _head(self, definition: Definition) -> str:
-        """What stands for a definition; other builders and PLUMBING are not followed: what they make has a key of its own."""
+        """What stands for a definition; other builders have their own keys and count as kinds."""
         kind = kind_of(f"{definition.module}:{definition.name}", self.closure.root)
         if kind or definition.module in PLUMBING:
             return kind or f"plumbing.{definition.name}"
@@ -316,7 +317,7 @@ def _global_names(table: symtable.SymbolTable) -> set[str]:
 
 
 def _imports(tree: ast.AST, module: Module) -> Iterator[tuple[str, str]]:
-    """Names that import statements anywhere in the tree bind, with the dotted name for which each stands."""
+    """Names that imports anywhere in the tree bind, and the dotted name of each."""
     package = module.name if module.path.name == "__init__.py" else module.name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -335,14 +336,15 @@ def _imports(tree: ast.AST, module: Module) -> Iterator[tuple[str, str]]:
 
 
 def _read(name: str, path: Path) -> Module:
-    """A parsed file; refuses a file that changed after this process imported it, since the old code would run."""
-    stamp, known = _stamp(path), _parsed.get(path)
-    if known and known.stamp == stamp and known.name == name:
-        return known
+    """A parsed file; refused where it changed after its import: the old code would run."""
+    stamp, parsed = _stamp(path), _parsed.get(path)
+    if parsed and parsed.stamp == stamp and parsed.name == name:
+        return parsed
     loaded = sys.modules.get(name)
-    if known and loaded and getattr(loaded, "__file__", None) == str(path):
+    if parsed and loaded and getattr(loaded, "__file__", None) == str(path):
         raise CodeError(
-            f"{path} changed after this process loaded it. Restart the kernel, so that the new code runs"
+            f"{path} changed after this process loaded it. "
+            "Restart the kernel, so that the new code runs"
         )
     module = Module(name, path, stamp)
     for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
@@ -365,7 +367,7 @@ def _index(module: Module, statement: ast.stmt) -> None:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Names that a statement of a module binds or changes: `x = 1`, `x.y = 1`, `x[0] = 1`, `x.append(1)`, `def x`."""
+    """Names that a statement binds or changes: `x = 1`, `x.y = 1`, `x.append(1)`, `def x`."""
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
         yield node.name
     elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):

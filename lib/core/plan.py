@@ -292,14 +292,14 @@ class Row:
         )
 
 
-def rows(study: Study, known: Rates) -> list[Row]:
+def rows(study: Study, fitted: Rates) -> list[Row]:
     """What is missing of each chapter and what it takes."""
     table = []
     for chapter, specs in new_specs(study):
         row = Row(chapter, len(specs))
         for spec in specs:
             if not study.store.found(spec):
-                row.add(spec, known.get(spec))
+                row.add(spec, fitted.get(spec))
         table.append(row)
     return table
 

@@ -122,8 +122,12 @@ def measure(device: torch.device, batch_size: int, rounds: int = ROUNDS) -> dict
                 failed[name] = " ".join(str(error).split())[:200]
     medians = {name: statistics.median(seconds[name][1:]) for name in WAYS if name not in failed}
     differences = {name: _difference(results["float32"], results[name]) for name in medians}
-    return {"precision": choose(medians, differences), "seconds": medians,
-            "difference": differences, "failed": failed}
+    return {
+        "precision": choose(medians, differences),
+        "seconds": medians,
+        "difference": differences,
+        "failed": failed,
+    }
 
 
 def choose(seconds: dict[str, float], differences: dict[str, float]) -> str:

@@ -1,7 +1,7 @@
-"""What is going on: which step, how far, how long still. One line that renews itself, one that stays.
+"""Progress: which step, how far, how long still; one line that renews itself, one that stays.
 
-Inside `make`, a notebook's kernel leaves its state in the file that the environment names and lib/core/run.py prints it on
-the terminal; in JupyterLab it is printed below the cell.
+Under `make` a notebook's kernel leaves its state in the file that the environment names, and
+lib/core/run.py prints it on the terminal; in JupyterLab it is printed below the cell.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Bar:
 
     def line(self, note: str = "") -> str:
         """`fit real, seed 2 · 300/900 · 1:04 left`."""
-        spent, made = time.monotonic() - self.began, self.done - self.start
+        spent, count = time.monotonic() - self.began, self.done - self.start
         left = (
-            f" · {clock(spent / made * (self.total - self.done))} left"
-            if made and self.done < self.total
+            f" · {clock(spent / count * (self.total - self.done))} left"
+            if count and self.done < self.total
             else ""
         )
         return f"{self.step} · {self.done}/{self.total}{left}{' · ' + note if note else ''}"
@@ -54,7 +54,7 @@ class Bar:
 
 @contextmanager
 def track(step: str, total: int, start: int = 0, quiet: bool = False) -> Iterator[Bar]:
-    """`with track("fit", 900) as bar: bar.add(1)`; leaves one line with the time it took, none when quiet."""
+    """`with track("fit", 900) as bar: bar.add(1)`; leaves a line with the time it took."""
     bar = Bar(step, total, start, quiet)
     bar.add(0)
     yield bar

@@ -1,4 +1,4 @@
-"""Worker processes: each computes with one thread, imports no more than it is given to do, and ends with its parent."""
+"""Worker processes: each computes with one thread and ends with its parent."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ class WorkerError(RuntimeError):
 
 @functools.cache
 def processes(workers: int, gpus: tuple[str, ...] = ()) -> concurrent.futures.ProcessPoolExecutor:
-    """Workers that stay for as long as this process, each with a GPU of its own where some are named; spawned, since forked
-    ones can hang where torch runs threads."""
+    """Workers that stay as long as this process, each with a GPU where some are named.
+
+    They are spawned, since forked ones can hang where torch runs threads.
+    """
     check_main_guard()
     context = multiprocessing.get_context("spawn")
     own = context.SimpleQueue()
@@ -57,7 +59,7 @@ def check_main_guard() -> None:
 
 
 def check_started() -> None:
-    """Refuse to make artifacts while this process only imports its parent's script: both would wait for each other."""
+    """Refuse to work while this process imports its parent's script: both would wait for ever."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise WorkerError(MAIN_GUARD)
 
@@ -82,13 +84,11 @@ def _serve(gpus: multiprocessing.SimpleQueue | None) -> None:
 
 
 def keep_memory(most: int = 2**28) -> bool:
-    """Whether the C library could be told to keep up to `most` freed bytes: each training step takes the same megabytes again,
-    and to be given empty pages for them costs it a twentieth of its time."""
-    library, trim, own_mapping = (
-        ctypes.CDLL(None),
-        -1,
-        -3,
-    )  # glibc's numbers of M_TRIM_THRESHOLD and M_MMAP_THRESHOLD
+    """Whether the C library could be told to keep up to `most` freed bytes.
+
+    Each training step takes the same megabytes again; empty pages for them cost a twentieth of it.
+    """
+    library, trim, own_mapping = ctypes.CDLL(None), -1, -3  # glibc: M_TRIM_THRESHOLD, M_MMAP_…
     return hasattr(library, "mallopt") and all(
         [library.mallopt(what, most) for what in (trim, own_mapping)]
     )

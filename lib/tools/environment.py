@@ -45,9 +45,9 @@ def install_uv(python: Path, lock: Path) -> bool:
     start = text.find("\nuv==") + 1
     entry = text[start:].replace("\\\n", "").partition("\n")[0] if start else ""
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder, "uv.txt")
-        wanted.write_text(entry, encoding="utf-8")
-        command = [python, "-m", *PIP, "--only-binary=:all:", "-r", str(wanted)]
+        path = Path(folder, "uv.txt")
+        path.write_text(entry, encoding="utf-8")
+        command = [python, "-m", *PIP, "--only-binary=:all:", "-r", str(path)]
         return bool(entry) and subprocess.run(command, capture_output=True).returncode == 0
 
 

@@ -23,6 +23,7 @@ from lib.core.fetch import fetch as fetch_all
 from lib.core.paths import ROOT
 from lib.data.source import SourceError
 from lib.diffusion.hub import GeneratorError, fetch
+from lib.measure import features
 
 COMMIT = "5" * 40
 NOWHERE = "http://127.0.0.1:9"
@@ -308,3 +309,11 @@ def test_a_run_without_network_ends_in_a_sentence(house, tmp_path, profile, code
     run = typed(house, tmp_path, NOWHERE, profile)
     out, err = run.communicate()
     assert run.returncode == code and words in (err if code else out) and "Traceback" not in err
+
+
+def test_weights_of_feature_extractors_are_brought_too(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(features, "_load", lambda name, here: loaded.append((name, here)))
+    section = {"feature_extractors": ["reference", "dinov2"]}
+    lines = fetch_all(settings.load("smoke", {"representation": section}))
+    assert loaded == [("dinov2", False)] and lines == ["dinov2: weights of a feature extractor"]
