@@ -53,7 +53,7 @@ def choice(store: Store, spec: ArtifactSpec) -> FileWriters:
 
     def write(path: Path) -> None:
         trials = []
-        for steps in sorted(spec.settings["steps"]):
+        for steps in spec.settings["step_counts"]:
             before = max((row["accuracy"] for row in trials), default=0.0)
             own = [accuracy_after(store, spec, lr, steps) for lr in spec.settings["lrs"]]
             trials += own
@@ -140,9 +140,10 @@ def trained(models: Models, sets: Mapping[str, ArtifactSpec], settings: Mapping[
         real = {"real": sets["real"]} if num_real else {}
         return start | real | ({"synthetic": synthetic[k]} if synthetic else {})
 
-    if len(steps) * len(lrs) == 1:
-        own, chosen = own | {"lr": lrs[0], "steps": steps[0]}, {}
-    else:
-        trials, validation = own | {"lrs": lrs, "steps": steps}, sets["validation"]
+    own |= {"lr": max(lrs), "steps": max(steps)}  # with a choice, the most that it may be
+    chosen = {}
+    if len(steps) * len(lrs) > 1:
+        trials, validation = own | {"lrs": lrs, "step_counts": steps}, sets["validation"]
+        trials["steps"] = sum(steps) * len(lrs)  # what `make plan` counts, at most
         chosen = {"choice": choice(trials, base[0].seed, validation=validation, **inputs(0))}
     return [fine_tuned(own, spec.seed, **inputs(k), **chosen) for k, spec in enumerate(base)]

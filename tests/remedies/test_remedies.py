@@ -77,7 +77,7 @@ def test_remedy_and_baseline_choose_from_the_same_steps_and_rates():
         assert set(repaired.inputs) - set(baseline.inputs) == {"classifier"}
         choices = [spec.inputs["choice"] for spec in (repaired, baseline)]
         assert choices[0].settings == choices[1].settings
-        assert choices[0].settings["lrs"] == lrs and choices[0].settings["steps"] == [6, 60]
+        assert choices[0].settings["lrs"] == lrs and choices[0].settings["step_counts"] == [6, 60]
 
 
 def test_training_goes_on_until_validation_stops_rising_and_the_best_is_taken(store):
