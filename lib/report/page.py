@@ -285,12 +285,16 @@ def brief(profile: str, reports: Path = REPORTS) -> list[Path]:
     written = []
     for size in ("A4", "A3"):
         study = Study(profile, reports)
-        page = figures.template("brief.html.j2").render(
-            study=study, css=css(), size=size, licences=licences(study, references()["licences"]))
+        page = brief_page(study, size)
         check(page)
         sheet = write(study.out / f"brief-{size.lower()}.html", page)
         written += [sheet, pdf(sheet, sheet.with_suffix(".pdf"))]
     return written
+
+
+def brief_page(study: Study, size: str) -> str:
+    return figures.template("brief.html.j2").render(
+        study=study, css=css(), size=size, licences=licences(study, references()["licences"]))
 
 
 def browser() -> str:

@@ -30,6 +30,26 @@ def dots(axes, results: Mapping[str, Results], scale: float = 100) -> None:
                     borderaxespad=0, handlelength=0.8, handletextpad=0.6, columnspacing=1.2)
 
 
+def dumbbells(axes, results: Mapping[str, Results], baseline: str) -> pd.DataFrame:
+    """Means by class, a row a class: dots of all training sets on one line, largest gap first."""
+    means = pd.DataFrame({arm: {row: 100 * result["mean"] for row, result in of_row.items()}
+                          for arm, of_row in results.items()})
+    others = [arm for arm in means if arm != baseline]
+    if others:
+        means = means.loc[(means[others].mean(axis=1) - means[baseline]).sort_values().index]
+    y, colours = np.arange(len(means)), palette(list(results))
+    axes.hlines(y, means.min(axis=1), means.max(axis=1), color=color("grid"), linewidth=3)
+    for arm in means:
+        axes.scatter(means[arm], y, s=52, color=colours[arm], marker=marks(list(means))[arm],
+                     label=arm, zorder=3)
+    _rows(axes, list(means.index))
+    axes.set(xlabel="accuracy (%)")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(means.columns),
+                borderaxespad=0, handletextpad=0.3, columnspacing=1.2)
+    ordered = {arm: [results[arm][row] for row in means.index] for arm in means}
+    return pd.DataFrame({"class": means.index, **ordered})
+
+
 def accuracies(axes, scores: pd.DataFrame, results: Mapping[str, Results]) -> None:
     """`dots` of accuracy, and every seed of `scores` as a ring."""
     sets, colours = list(next(iter(results.values()))), palette(list(results))

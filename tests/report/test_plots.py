@@ -40,3 +40,15 @@ def test_sweep_measures_and_calibration_draw_every_point():
     row = {"size": 32, "median": result(9), "bend": result(0.5), "photograph": np.nan}
     plots.calibration(axes, pd.DataFrame([row]), 64)
     assert axes[0].get_xscale() == axes[0].get_yscale() == "log" and [t.get_text() for t in axes[1].get_xticklabels()] == ["32"]
+
+
+def test_dumbbells_sort_classes_by_their_gap():
+    fig, axes = figures.figure()
+    results = {"real": {"cone": result(0.9), "cube": result(0.6)},
+               "sd": {"cone": result(0.8), "cube": result(0.2)}}
+    frame = plots.dumbbells(axes, results, "real")
+    assert list(frame["class"]) == ["cube", "cone"] and frame["sd"][0] == results["sd"]["cube"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cube", "cone"]
+    real, sd = axes.collections[1:]
+    assert real.get_offsets()[:, 0].tolist() == pytest.approx([60, 90])
+    assert sd.get_offsets()[:, 0].tolist() == pytest.approx([20, 80])
