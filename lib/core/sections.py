@@ -306,7 +306,7 @@ class Representation(Section):
     """07_representation: how near the sets are, and what the classifiers make of images."""
 
     comparison_images: int = doc(
-        "images a side of every comparison of sets; at most half of the test images", ge=50
+        "images per set in every comparison of sets; at most half of the test images", ge=50
     )
     feature_extractors: Unique[Extractor] = doc(
         "networks whose features sets are compared in; reference: the reference classifier",
