@@ -1,7 +1,7 @@
 """Line segments and vanishing points of one image; no camera is needed, no right angle assumed.
 
     lines = segments(image)                            # (n, 4) pixels, centres at whole numbers
-    result = vanishing_points(lines, image.shape[:2])  # .points (k, 3) homogeneous, .assignment (n,)
+    result = vanishing_points(lines, image.shape[:2])  # .points (k, 3), .assignment (n,)
     orthogonal(result)                                 # the three at right angles, if there are any
 
 Written by hand: packages for this assume right angles, need a known camera, or want another OpenCV.
@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import betainc
 
 SHARP = 192  # pixels: longer sides below it are enlarged for the detector, up to half as much again
+LARGE = 416  # pixels: longer sides above it are reduced to it, by 0.6 at most, below it by 0.8
 FEWEST = 10  # segments below which nothing is measured
 PAIRS = 400  # candidate points from pairs of segments, for each vanishing point
 LONGEST = 150  # segments that rank the candidates: short ones cost time and say little
@@ -24,6 +25,8 @@ CLOSE = 0.7  # pixels by which the ends of an explained segment may miss its poi
 NARROW, WIDE = np.sin(np.radians([0.8, 6.0]))  # ... between these two angles
 HALO = 2.0  # angles around a point in which no other is sought: copies of it grow from there
 MAX_LOG_NFA = -2.0  # log10 of false points expected in an image of random directions, at most
+TINY, SMALL = 128, 340  # longer sides below which three points come back, significant or not:
+UNTESTED, UNEXPLAINED = 3, (1 / 3, 5 / 6)  # always; or while this much length is unexplained
 NOISE = 0.2  # pixels by which the detector misplaces an edge
 FOCALS = np.geomspace(0.4, 4, 80)  # in longer sides: from 100 degrees of view to 14
 RIGHT = 3.0  # degrees from a right angle that count as one
@@ -51,7 +54,7 @@ def frame(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class VanishingPoints:
-    """Points (k, 3) in pixels, most supported first; for each segment (m, 4) its point's row, or -1."""
+    """Points (k, 3) in pixels, most supported first; each segment's (m, 4) point's row, or -1."""
 
     points: np.ndarray
     assignment: np.ndarray
@@ -88,14 +91,17 @@ def grey(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.reshape(shape[:2]))
 
 
-def segments(image: np.ndarray) -> np.ndarray:
-    """Line segments (n, 4) as u0, v0, u1, v1 in pixels by LSD, the darker side always on the same hand.
+def segments(image: np.ndarray, scale: float | None = None) -> np.ndarray:
+    """Line segments (n, 4) as u0, v0, u1, v1 in pixels by LSD, the darker side always on the same
+    hand.
 
-    LSD smooths by resizing: its own 0.8 takes the noise from a large image, but a small one has no pixel
-    to lose. It then divides by that scale alone, where u -> (u + 1/2)/scale - 1/2 is right.
+    LSD smooths by resizing, which takes the noise and half of the time from a large image, but a
+    small one has no pixel to lose; `scale` overrides that. It then divides by the scale alone,
+    where u -> (u + 1/2)/scale - 1/2 is right.
     """
     pixels = grey(image)
-    scale = min(max(SHARP / max(pixels.shape), 0.8), 1.5)
+    side = max(pixels.shape)
+    scale = scale or float(np.clip(LARGE / side, 0.6, max(0.8, min(SHARP / side, 1.5))))
     lines = cv2.createLineSegmentDetector(cv2.LSD_REFINE_STD, scale).detect(pixels)[0]
     return as_segments(lines) + (1 / scale - 1) / 2
 
@@ -104,142 +110,177 @@ def as_segments(lines: np.ndarray | None) -> np.ndarray:
     """Segments (n, 4) float64 from what any OpenCV returns: None, (n, 4) or (n, 1, 4)."""
     lines = np.zeros((0, 4)) if lines is None else np.asarray(lines, np.float64)
     if lines.size % 4 or lines.shape[-1] != 4 or not np.isfinite(lines).all():
-        raise GeometryError(f"segments of shape {lines.shape}: expected finite rows of u0, v0, u1, v1")
+        raise GeometryError(f"segments of shape {lines.shape}: "
+                            "expected finite rows of u0, v0, u1, v1")
     return lines.reshape(-1, 4)
 
 
 def vanishing_points(lines: np.ndarray, size: int | tuple[int, int], n: int = 6, seed: int = 0,
-                     max_log_nfa: float = MAX_LOG_NFA) -> VanishingPoints:
-    """Up to n vanishing points, one after the other while they are significant, then refined together.
+                     max_log_nfa: float = MAX_LOG_NFA, halo: float | None = None
+                     ) -> VanishingPoints:
+    """Up to n vanishing points, one after the other while they are significant, then refined
+    together; a small image may keep insignificant ones, see `limit`.
 
     With `max_log_nfa=inf` all n come back that three segments agree on, as in a null measurement.
+    The `halo` is 1 in tiny images, where short segments have wide angles already.
     """
     lines = as_segments(lines)
     size = (size, size) if np.isscalar(size) else (int(size[0]), int(size[1]))
     if n < 1 or min(size) < 1:
-        raise GeometryError(f"n={n} points in an image of {size}; ask for one or more, in (height, width)")
+        raise GeometryError(f"n={n} points in an image of {size}; "
+                            "ask for one or more, in (height, width)")
     rng, rays, points = np.random.default_rng(seed), Rays.of(lines, size), []
-    free = rays.length > 0 if len(lines) >= FEWEST else np.zeros(len(lines), bool)
-    while len(points) < n and (point := best(rays.take(free), rng, max_log_nfa)) is not None:
+    halo = halo or (HALO if rays.side >= TINY else 1.0)
+    free = (rays.length > 0) & (len(lines) >= FEWEST)
+    while len(points) < n:
+        share = rays.length[free].sum() / max(rays.length.sum(), 1e-9)
+        point = best(rays.take(free), rng, max(max_log_nfa, limit(rays.side, len(points), share)))
+        if point is None:
+            break
         points.append(point)
-        free &= rays.miss(point[None])[0] >= HALO * rays.slack
+        free &= rays.sines(point[None])[0] >= halo * rays.slack
     if not points:
         return VanishingPoints(np.zeros((0, 3)), np.full(len(lines), -1), lines, size)
     points, assignment = together(rays, np.stack(points))
     return VanishingPoints(unit(points @ to_pixels(size).T), assignment, lines, size)
 
 
+def limit(side: int, count: int, unexplained: float) -> float:
+    """The log NFA up to which an image of this side that has `count` points keeps another.
+
+    The segments of small images are too short and few for evidence, and dropping all that chance
+    could explain would lose up to half of the directions. Chance explains an eighth of the length.
+    """
+    few = count < UNTESTED and UNEXPLAINED[0] < unexplained < UNEXPLAINED[1] and side < SMALL
+    return np.inf if few or side < TINY and count < UNTESTED else -np.inf
+
+
 def orthogonal(result: VanishingPoints, focal: float | None = None) -> VanishingPoints | None:
     """The three points with most support that lie at right angles for one focal length, in pixels:
     the given one, or any usual one; None where no three do."""
     focals = FOCALS if focal is None else np.array([focal / max(result.size)])
-    rays = unit(frame(result.points, result.size) * np.stack([focals**0, focals**0, focals], 1)[:, None])
-    off = np.degrees(np.arcsin(np.abs(rays @ rays.transpose(0, 2, 1)).clip(0, 1)))  # (focals, k, k)
+    scale = np.stack([focals**0, focals**0, focals], axis=1)
+    rays = unit(frame(result.points, result.size) * scale[:, None])
+    off = np.degrees(np.arcsin(np.abs(rays @ rays.transpose(0, 2, 1)).clip(0, 1)))
     for rows in sorted(combinations(range(len(result.points)), 3),
                        key=lambda rows: -result.support[list(rows)].sum()):
-        if off[:, rows, np.roll(rows, 1)].max(axis=1).min() < RIGHT:
+        if off[:, rows, np.roll(rows, 1)].max(axis=1).min() < RIGHT:  # (focals, k, k)
             rank = np.full(len(result.points) + 1, -1)
             rank[list(rows)] = range(3)
-            return replace(result, points=result.points[list(rows)], assignment=rank[result.assignment])
+            return replace(result, points=result.points[list(rows)],
+                           assignment=rank[result.assignment])
     return None
 
 
 @dataclass(frozen=True)
 class Rays:
-    """Segments in frame coordinates: middle, direction, line; length in pixels; sine that counts as none."""
+    """Segments in frame coordinates: lines (m, 3), the moments (m, 4) of their middles, length in
+    pixels; the sine below which a segment runs to a point."""
 
-    middle: np.ndarray
-    along: np.ndarray
     line: np.ndarray
+    moments: np.ndarray
     length: np.ndarray
     slack: np.ndarray
     side: int
 
     @classmethod
     def of(cls, lines: np.ndarray, size: tuple[int, int]) -> Rays:
-        """From segments (m, 4) in pixels; one without length points nowhere and supports nothing."""
+        """From segments (m, 4) in pixels; one without length points nowhere, supports nothing."""
         ends = lines.reshape(-1, 2, 2)
         step = ends[:, 1] - ends[:, 0]
         length = np.hypot(*step.T)
-        along = step / np.maximum(length, 1e-9)[:, None]
-        middle = (ends.mean(axis=1) - (np.array(size[::-1]) - 1) / 2) / max(size)
-        a, b = -along[:, 1], along[:, 0]
-        line = np.stack([a, b, -(a * middle[:, 0] + b * middle[:, 1])], axis=1)
+        a, b = (step[:, ::-1] * (-1, 1) / np.maximum(length, 1e-9)[:, None]).T
+        u, v = ((ends.mean(axis=1) - (np.array(size[::-1]) - 1) / 2) / max(size)).T
         slack = np.clip(CLOSE / np.maximum(length, 1e-9), NARROW, WIDE)
-        return cls(middle, along, line, length, slack, max(size))
+        moments = np.stack([u**0, u, v, u**2 + v**2], axis=1)
+        return cls(np.stack([a, b, -(a * u + b * v)], axis=1), moments, length, slack, max(size))
 
     def take(self, rows: np.ndarray) -> Rays:
         """Some of the segments."""
-        arrays = (self.middle, self.along, self.line, self.length, self.slack)
+        arrays = (self.line, self.moments, self.length, self.slack)
         return Rays(*(array[rows] for array in arrays), self.side)
 
-    def reach(self, points: np.ndarray) -> np.ndarray:
-        """|v - w m| (k, m): turns line . v into the sine of the angle; far more than the frame at infinity."""
-        x, y, w = (points[:, i, None] for i in range(3))
-        u, v = self.middle.T
-        return np.sqrt((x - w * u) ** 2 + (y - w * v) ** 2)
+    def reach_squared(self, points: np.ndarray) -> np.ndarray:
+        """|v - w m|^2 (k, m) from each segment's middle m to each point (v, w): (line . point)^2
+        over it is the squared sine of the angle between them; huge at infinity."""
+        x, y, w = points.T
+        powers = np.array([x * x + y * y, -2 * w * x, -2 * w * y, w * w])
+        return np.maximum(powers.T @ self.moments.T, 1e-18)
 
-    def miss(self, points: np.ndarray) -> np.ndarray:
-        """Sine (k, m) of the angle between each segment and its way to each point.
+    def sines_squared(self, points: np.ndarray) -> np.ndarray:
+        """Squared sine (k, m) of the angle between each segment and its way to each point.
 
         1 for a point within a length of its middle: that is a corner, not where lines vanish.
         """
-        reach = self.reach(points)
-        upon = reach <= np.abs(points[:, 2:]) * self.length / self.side
-        return np.where(upon, 1.0, np.abs(points @ self.line.T) / np.where(upon, 1.0, reach))
+        reach, squares = self.reach_squared(points), points @ self.line.T
+        squares *= squares
+        squares /= reach
+        np.copyto(squares, 1, where=reach <= points[:, 2:] ** 2 * (self.length / self.side) ** 2)
+        return squares
+
+    def sines(self, points: np.ndarray) -> np.ndarray:
+        """The sines (k, m) themselves."""
+        return np.sqrt(self.sines_squared(points))
 
 
 def best(rays: Rays, rng: np.random.Generator, max_log_nfa: float) -> np.ndarray | None:
-    """The meeting point (3,) of two segments that explains most length, refined; None if insignificant."""
+    """The meeting point (3,) of two segments that explains most length, refined; None if
+    insignificant."""
     if len(rays.length) < 3:
         return None
-    share = rays.length / rays.length.sum()
-    first, second = rng.choice(len(share), (2, PAIRS), p=share)
+    first, second = rng.choice(len(rays.length), (2, PAIRS), p=rays.length / rays.length.sum())
     points = np.cross(rays.line[first], rays.line[second])
     points = unit(points[np.linalg.norm(points, axis=1) > 1e-9])
-    for part, kept in ((rays.take(np.argsort(-rays.length)[:LONGEST]), 40), (rays, 1)):
-        worth = np.maximum(0, 1 - (part.miss(points) / part.slack) ** 2) @ np.sqrt(part.length)
+    longest = rays.take(np.argsort(-rays.length)[:LONGEST])
+    for part, kept in ((longest, 40), (rays, 1)):
+        misses = part.sines_squared(points)
+        misses /= part.slack**2
+        worth = (1 - np.minimum(misses, 1, out=misses)) @ np.sqrt(part.length)
         points = points[np.argsort(-worth)[:kept]]
     if not len(points):
         return None
-    point = refine(rays, points[0])
-    near = rays.miss(point[None])[0] < rays.slack
-    return point if near.sum() > 2 and log_nfa(rays, point, near) <= max_log_nfa else None
+    point = refine(rays, points, 5)
+    sines = rays.sines(point)[0]
+    near = np.sort(sines[sines < rays.slack])
+    significant = len(near) > 2 and log_nfa(near, len(sines)) <= max_log_nfa
+    return point[0] if significant else None
 
 
-def log_nfa(rays: Rays, point: np.ndarray, near: np.ndarray) -> float:
-    """log10 of the points this good that chance would make of so many segments of random direction.
+def log_nfa(sines: np.ndarray, m: int) -> float:
+    """log10 of the points this good that chance would make of m segments of random direction.
 
-    A contrario, at the most telling precision: a random segment is within an angle a of the point with
-    probability 2a/pi. The nearest segment is no evidence, since points are fitted. Measured on random
-    segments: a point in every tenth image.
+    A contrario, at the most telling precision: a random segment is within an angle a of the point
+    with probability 2a/pi. The nearest segment is no evidence, since points are fitted. Measured on
+    random segments: a point in every fifth image.
     """
-    angles = np.sort(np.arcsin(rays.miss(point[None])[0][near]))[1:] * 2 / np.pi
-    m, k = len(rays.length) - 1, np.arange(1, len(angles) + 1)
-    tests = min(PAIRS, (m + 1) * m / 2)
-    return float(np.log10(tests * np.maximum(betainc(k, m - k + 1, angles), 1e-300)).min())
+    angles, k = np.arcsin(sines[1:]) * 2 / np.pi, np.arange(1, len(sines))
+    tests = min(PAIRS, m * (m - 1) / 2)
+    return float(np.log10(tests * np.maximum(betainc(k, m - k, angles), 1e-300)).min())
 
 
-def refine(rays: Rays, point: np.ndarray, rounds: int = 5) -> np.ndarray:
-    """The point (3,) with the least squared misses of the segments' ends in pixels, far ones counting less."""
+def refine(rays: Rays, points: np.ndarray, rounds: int, own: np.ndarray | bool = True
+           ) -> np.ndarray:
+    """Points (k, 3) with the least squared misses of the ends of their `own` segments (k, m) in
+    pixels, far ones counting less."""
+    half, outer = rays.length / 2, (rays.line[:, :, None] * rays.line[:, None]).reshape(-1, 9)
     for _ in range(rounds):
-        reach = np.maximum(rays.reach(point[None])[0], 1e-9)
-        sine, half = np.abs(rays.line @ point) / reach, rays.length / 2
-        weight = half / (1 + (half * sine / NOISE) ** 2) ** 0.5 * (sine < 2 * rays.slack)
-        if (weight > 0).sum() < 2:
-            return point
-        rows = rays.line * (weight / reach)[:, None]
-        point = np.linalg.eigh(rows.T @ rows)[1][:, 0]
-    return point
+        reach = rays.reach_squared(points)
+        squares = (points @ rays.line.T) ** 2 / reach
+        weight = half**2 / (1 + (half / NOISE) ** 2 * squares)
+        weight *= own & (squares < 4 * rays.slack**2)
+        fitted = np.linalg.eigh(((weight / reach) @ outer).reshape(-1, 3, 3))[1][:, :, 0]
+        points = np.where((weight > 0).sum(axis=1, keepdims=True) > 1, fitted, points)
+    return points
 
 
 def together(rays: Rays, points: np.ndarray, rounds: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Points refined on the segments nearest to each, most supported first, and those segments' rows."""
+    """Points refined on the segments nearest to each, most supported first; the segments' rows."""
+    rows = np.arange(len(points))[:, None]
     for k in range(rounds):
-        off = rays.miss(points) / rays.slack
+        off = rays.sines(points) / rays.slack
         owner = np.where(off.min(axis=0) < 1, off.argmin(axis=0), -1)
         if k < rounds - 1:
-            points = np.stack([refine(rays.take(owner == i), p, 2) for i, p in enumerate(points)])
-    length = np.array([rays.length[owner == i].sum() for i in range(len(points))])
+            points = refine(rays, points, 2, owner == rows)
+    length = (owner == rows) @ rays.length
     order = np.argsort(-length, kind="stable")
     return points[order], np.append(np.argsort(order), -1)[owner]

@@ -98,7 +98,7 @@ def test_every_shape_that_opencv_returns():
 def test_pictures_without_enough_lines_abstain(image):
     row = geometry.feature((image, 0))
     assert row["abstained"] and row["segments"] < vanishing.FEWEST and np.isnan(row["explained"])
-    assert geometry.drawn(image)["points"] == {}
+    assert geometry.overlay(image)["points"] == {}
 
 
 def test_exact_segments_give_their_points():
@@ -243,7 +243,7 @@ def test_the_worlds_points_are_recovered_at_256(pictures):
     errors, against = [], []
     for scene, image in zip(*pictures, strict=True):
         found = vanishing_points(segments(image), 256)
-        errors.append(geometry.vp_error(found.points, scene.vanishing_points(256)[geometry.drawn_axes(scene)], scene.K(256)))
+        errors.append(geometry.vp_error(found.points, scene.vanishing_points(256)[geometry.visible_axes(scene)], scene.K(256)))
         row = geometry.checks(found, repeats=2)
         against.append((row["explained"], row["null"]))
     errors = np.concatenate(errors)
@@ -299,9 +299,9 @@ def test_features_and_drawing_of_pictures(pictures):
     images = [*pictures[1][:2], np.zeros((256, 256, 3), np.uint8)]
     table = geometry.features(images)
     assert table["abstained"].tolist() == [False, False, True] and table.loc[:1, "support_1"].between(0.1, 1).all()
-    found = geometry.drawn(images[0])
+    found = geometry.overlay(images[0])
     assert sum(map(len, found["segments"].values())) == table["segments"][0]
-    ends = geometry.drawn(images[0], level=True)["segments"]["horizon"].reshape(2, 2)
+    ends = geometry.overlay(images[0], level=True)["segments"]["horizon"].reshape(2, 2)
     line = pictures[0][0].horizon(256)
     assert np.abs(ends @ line[:2] + line[2]).max() < 5  # pixels
     assert all(place.shape == (1, 2) for place in found["points"].values())

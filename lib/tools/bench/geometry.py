@@ -26,7 +26,7 @@ def run() -> dict:
     processes(cores)
     list(processes(cores).map(ours, images))  # start the processes
     rounds = [(timed(ours, images, None, cores), timed(manhattan, images, scenes, cores)) for _ in range(3)]
-    errors = [np.concatenate([geometry.vp_error(points, scene.vanishing_points(SIZE)[geometry.drawn_axes(scene)], scene.K(SIZE))
+    errors = [np.concatenate([geometry.vp_error(points, scene.vanishing_points(SIZE)[geometry.visible_axes(scene)], scene.K(SIZE))
                               for points, scene in zip(rounds[0][i][1], scenes, strict=True)]) for i in (0, 1)]
     mine, theirs = (float(np.median(each)) for each in errors)
     same = all(np.array_equal(a, b) for r in rounds for a, b in zip(rounds[0][0][1], r[0][1], strict=True))
@@ -41,7 +41,7 @@ def horizons() -> dict:
     """Areas under the curve of horizon errors on streets, in %, and images a second on one core."""
     scenes = [streets.street(k) for k in range(STREETS)]
     seconds, results = min((on_one_core(scenes) for _ in range(3)), key=lambda run: run[0])
-    asked = [vanishing.vanishing_points(r.segments, r.size, 3, max_log_nfa=np.inf) for r in results]
+    asked = [streets.three_points(scene.image) for scene in scenes]
     lines = {"ours": [geometry.horizon(r.points, r.size, r.support) for r in results],
              "two points": list(map(streets.two_points, asked)),
              "middle": [np.array([0, 1, -(r.size[0] - 1) / 2]) for r in results]}

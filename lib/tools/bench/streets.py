@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lib.measure.vanishing import VanishingPoints, frame, to_pixels
+from lib.measure.vanishing import VanishingPoints, frame, segments, to_pixels, vanishing_points
 
 UP = np.array([0.0, -1.0, 0.0])  # the camera's axes: right, down, ahead
 NEAR = 0.5  # metres in front of the camera at which walls are cut off
@@ -189,6 +189,12 @@ def height_error(line: np.ndarray | None, street: Street) -> float:
 def area(errors: list[float], most: float = 0.25) -> float:
     """Area under the curve of errors up to a quarter of the height, in %: 100 where all are 0."""
     return float(100 * np.mean(np.maximum(0, 1 - np.array(errors) / most)))
+
+
+def three_points(image: np.ndarray) -> VanishingPoints:
+    """The earlier rule, a reference: three points, significant or not, at LSD's own scale."""
+    lines = segments(image, 0.8)
+    return vanishing_points(lines, image.shape[:2], 3, max_log_nfa=np.inf, halo=1)
 
 
 def two_points(result: VanishingPoints) -> np.ndarray | None:
