@@ -340,17 +340,24 @@ def _read(name: str, path: Path) -> Module:
     stamp, parsed = _stamp(path), _parsed.get(path)
     if parsed and parsed.stamp == stamp and parsed.name == name:
         return parsed
-    loaded = sys.modules.get(name)
-    if parsed and loaded and getattr(loaded, "__file__", None) == str(path):
+    module = Module(name, path, stamp)
+    for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        _index(module, statement)
+    loaded = getattr(sys.modules.get(name), "__file__", None) == str(path)
+    if parsed and loaded and _plain_text(parsed) != _plain_text(module):
         raise CodeError(
             f"{path} changed after this process loaded it. "
             "Restart the kernel, so that the new code runs"
         )
-    module = Module(name, path, stamp)
-    for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
-        _index(module, statement)
     _parsed[path] = module
     return module
+
+
+def _plain_text(module: Module) -> str:
+    """All that can change a result; an edited comment needs no new kernel."""
+    statements = [node for nodes in module.definitions.values() for node in nodes]
+    texts = [ast.unparse(_Plain().visit(copy.deepcopy(node))) for node in statements]
+    return repr((texts, module.imports))
 
 
 def _index(module: Module, statement: ast.stmt) -> None:

@@ -181,6 +181,8 @@ def test_code_that_changed_after_it_was_loaded_is_not_run_under_a_new_key(tmp_pa
     fingerprint("lib.toy:build", tmp_path)
     path = tmp_path / "lib" / "late.py"
     monkeypatch.setitem(sys.modules, "lib.late", SimpleNamespace(__file__=str(path)))
+    path.write_text(FILES["lib/late.py"] + "# a remark\n")
+    fingerprint("lib.toy:build", tmp_path)  # the old code is the new code
     path.write_text(FILES["lib/late.py"].replace("power=2", "power=33"))
     with pytest.raises(CodeError, match="late.py changed after this process loaded it. Restart the kernel"):
         fingerprint("lib.toy:build", tmp_path)
