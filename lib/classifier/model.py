@@ -6,60 +6,37 @@ import difflib
 from pathlib import Path
 
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from lib.classifier.fast import FastNet
 
-BLOCKS = {
-    "resnet8": (BasicBlock, [1, 1, 1, 0]),  # He et al.'s net for CIFAR-10 with n = 1, width 16
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-}
+RESNETS = ("resnet8", "resnet18", "resnet50")
+OWN = (*RESNETS, "fast")
 
 
 class ModelError(ValueError):
     """A classifier that cannot be built."""
 
 
-class Classifier(ResNet):
-    """A ResNet whose first stage has `width` channels (64 as published) on images of `size` px."""
-
-    def __init__(
-        self, classes: int, size: int, width: int = 64, name: str = "resnet18", stem: int = 0
-    ):
-        block, layers = BLOCKS[name]
-        self.width, self.first = width, True
-        super().__init__(block, layers, num_classes=classes)
-        stride = stem or (1 if size <= 32 else 2)  # from 128 px pooling halves it once more
-        kernel = 7 if size >= 128 and not stem else max(3, stride)
-        padding = kernel // 2 if kernel % 2 else 0
-        self.conv1 = nn.Conv2d(3, width, kernel, stride, padding, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        if size < 128 or stem:  # a 7 x 7 stem with pooling would leave a last map of 1 x 1
-            self.maxpool = nn.Identity()
-        self.fc = nn.Linear(self.inplanes, classes)
-        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
-
-    def _make_layer(self, block, planes, blocks, *rest, **options):
-        if self.first:
-            self.inplanes, self.first = self.width, False
-        if not blocks:
-            return nn.Identity()
-        return super()._make_layer(block, planes * self.width // 64, blocks, *rest, **options)
-
-
 def build(
     classes: int, size: int, width: int = 64, name: str = "resnet18", stem: int = 0
 ) -> nn.Module:
     """An untrained classifier; `width` and `stem` (its stride, 0: by size) are for our networks."""
-    if name in BLOCKS:
-        return Classifier(classes, size, width, name, stem)
     if name == "fast":
         return FastNet(classes, size, width, stem)
-    available = torchvision.models.list_models(torchvision.models)
+    if name in RESNETS:
+        from lib.classifier.resnet import Classifier  # torchvision takes seconds to import
+
+        return Classifier(classes, size, width, name, stem)
+    return _build_torchvision(classes, size, name)
+
+
+def _build_torchvision(classes: int, size: int, name: str) -> nn.Module:
+    """An untrained classifier of torchvision.models."""
+    from torchvision import models  # seconds to import
+
+    available = models.list_models(models)
     if name not in available:
         raise ModelError(f"no classifier {name!r}; {_suggestion(name, available)}")
     options = {
@@ -68,7 +45,7 @@ def build(
         "inc": {"aux_logits": False},
     }
     try:
-        model = torchvision.models.get_model(
+        model = models.get_model(
             name, weights=None, num_classes=classes, **options.get(name[:3], {})
         )
         with torch.no_grad():
@@ -82,11 +59,10 @@ def build(
 
 def _suggestion(name: str, available: list[str]) -> str:
     """`did you mean 'resnet18'?` or what there is."""
-    own = [*BLOCKS, "fast"]
-    close = difflib.get_close_matches(name, [*own, *available], n=3)
+    close = difflib.get_close_matches(name, [*OWN, *available], n=3)
     if close:
         return f"did you mean {' or '.join(map(repr, close))}?"
-    return f"there are {', '.join(own)} and those of torchvision.models"
+    return f"there are {', '.join(OWN)} and those of torchvision.models"
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:

@@ -18,9 +18,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
-from torchvision.datasets.utils import download_url
-from torchvision.models import get_model, get_model_weights
-from torchvision.transforms import Normalize
 
 from lib.classifier import train as classifier_training
 from lib.core import compute, progress
@@ -37,7 +34,7 @@ TORCHVISION = {"inception-torchvision": ("inception_v3", 299), "resnet18": ("res
 REFERENCE = "reference"  # a classifier trained on real images of this study
 EXTRACTORS = (REFERENCE, "inception", *DINO, *TORCHVISION)
 RESIZES = ("bicubic", "bilinear")  # with antialiasing, as Parmar et al. 2022 ask for
-IMAGENET = Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # channel means and deviations
 
 
 class FeatureError(RuntimeError):
@@ -132,6 +129,9 @@ def _load(name: str, here: bool) -> FeatureExtractor:
     """A network trained elsewhere; with `here`, weights must be on this machine, else OSError."""
     if name in DINO:
         return _dino(*DINO[name], here)
+    from torchvision.datasets.utils import download_url  # seconds to import
+    from torchvision.models import get_model, get_model_weights
+
     model, size = TORCHVISION.get(name, ("", 299))
     url = get_model_weights(model)["IMAGENET1K_V1"].url if model else FID
     path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
@@ -140,7 +140,7 @@ def _load(name: str, here: bool) -> FeatureExtractor:
     if model:
         body = get_model(model, weights="IMAGENET1K_V1").eval()
         body.fc = nn.Identity()
-        return FeatureExtractor(body, size, lambda pixels: body(IMAGENET(pixels / 255)))
+        return FeatureExtractor(body, size, lambda pixels: body(imagenet(pixels)))
     if not here:
         download_url(url, path.parent)
     body = torch.jit.load(str(path)).eval()  # its part `layers` comes after its own resizing
@@ -153,4 +153,10 @@ def _dino(source: str, revision: str | None, here: bool) -> FeatureExtractor:
 
     body = AutoModel.from_pretrained(source, revision=revision, local_files_only=here,
                                      dtype=torch.float32).eval()
-    return FeatureExtractor(body, 224, lambda pixels: body(IMAGENET(pixels / 255)).pooler_output)
+    return FeatureExtractor(body, 224, lambda pixels: body(imagenet(pixels)).pooler_output)
+
+
+def imagenet(pixels: torch.Tensor) -> torch.Tensor:
+    """Grey levels (n, 3, h, w) as networks of ImageNet take them."""
+    mean, deviation = (pixels.new_tensor(values)[:, None, None] for values in IMAGENET)
+    return (pixels / 255 - mean) / deviation

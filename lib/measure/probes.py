@@ -20,7 +20,6 @@ from sklearn.model_selection import GridSearchCV, StratifiedShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torchvision.models import ResNet
 
 from lib.classifier import train as classifier_training
 from lib.classifier.fast import FastNet
@@ -124,11 +123,12 @@ def fit_probe(features: np.ndarray, labels: np.ndarray, seed: int) -> GridSearch
 
 
 def layers(model: nn.Module) -> tuple[str, ...]:
-    """The stages of a ResNet, or of `fast`, that compute something; of any other network the head's input."""
-    if not isinstance(model, (ResNet, FastNet)):
+    """The stages of a ResNet or of `fast`; of any other network the head's input."""
+    if not hasattr(model, LAYERS[1]):
         return (HEAD,)
     stages = {name: getattr(model, name, nn.Identity()) for name in LAYERS[1:]}
-    return (LAYERS[0], *(name for name, stage in stages.items() if not isinstance(stage, nn.Identity)))
+    used = (name for name, stage in stages.items() if not isinstance(stage, nn.Identity))
+    return (LAYERS[0], *used)
 
 
 @torch.inference_mode()

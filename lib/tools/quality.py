@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from lib import world
-from lib.classifier.model import Classifier, build, load_weights, predict
+from lib.classifier.model import build, load_weights, predict
+from lib.classifier.resnet import Classifier
 from lib.classifier.train import TrainConfig, steps_for, train
 from lib.core import compute
 from lib.core.paths import ROOT

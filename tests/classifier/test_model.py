@@ -5,7 +5,8 @@ import torch
 from torchvision.models import resnet18
 
 from lib.classifier import model
-from lib.classifier.model import Classifier, ModelError, build, normal
+from lib.classifier.model import ModelError, build, normal
+from lib.classifier.resnet import Classifier
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from torch.nn import functional as F
 
-from lib.classifier.model import Classifier, normal, predict
+from lib.classifier.model import normal, predict
+from lib.classifier.resnet import Classifier
 from lib.measure import attention, gradcam
 from lib.measure.gradcam import GradcamError
 from lib.tools.bench.cam import library_maps

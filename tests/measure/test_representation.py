@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.spatial.distance import pdist
 
-from lib.classifier.model import Classifier, build, normal
+from lib.classifier.model import build, normal
+from lib.classifier.resnet import Classifier
 from lib.data.imageset import ImageSet
 from lib.measure import probes, representation, stats
 from lib.measure.representation import RepresentationError

@@ -14,7 +14,8 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib.classifier.model import Classifier, normal
+from lib.classifier.model import normal
+from lib.classifier.resnet import Classifier
 from lib.core import workers
 from lib.measure import gradcam
 from lib.tools.bench import multiplied
