@@ -69,9 +69,9 @@ class Facts:
     def counts(self) -> dict[str, int]:
         """Images of each split that the study can use: as set, or as many as there are."""
         data = self.config.data
-        wanted = {"train": data.train, "test": data.test}
-        available = self.source.splits if self.source else wanted
-        return {split: min(count, available[split]) for split, count in wanted.items()}
+        counts = {"train": data.train, "test": data.test}
+        available = self.source.splits if self.source else counts
+        return {split: min(count, available[split]) for split, count in counts.items()}
 
     @functools.cached_property
     def labels(self) -> np.ndarray | None:
@@ -120,15 +120,15 @@ class Facts:
 
 def check(config: Settings, profile: str, downloads: bool = True) -> None:
     """Stop with one list of all that is wrong; without `downloads`, what is not here yet may be."""
-    found = [problem for problem in problems(config) if downloads or not problem.download]
-    if found:
-        raise PreflightError(report(found, profile))
+    listed = [problem for problem in problems(config) if downloads or not problem.download]
+    if listed:
+        raise PreflightError(report(listed, profile))
 
 
-def report(found: list[Problem], profile: str) -> str:
+def report(listed: list[Problem], profile: str) -> str:
     """The list, and the file to correct."""
-    number = f"{len(found)} setting{'s' * (len(found) > 1)}"
-    lines = [f"{number} cannot work; nothing has been started.", *(f"  {line}" for line in found)]
+    number = f"{len(listed)} setting{'s' * (len(listed) > 1)}"
+    lines = [f"{number} cannot work; nothing has been started.", *(f"  {line}" for line in listed)]
     return "\n".join([*lines, str(PARAMS / f"{profile}.yaml")])
 
 
@@ -295,8 +295,8 @@ def _check_generators(facts: Facts) -> Problems:
     used |= {"inversion.scheduler": inversion.scheduler} if inversion.num_embedded else {}
     for key, name in used.items():
         if not is_scheduler(name):
-            known = ", ".join(sample.SCHEDULERS)
-            yield Problem(key, name, f"{known}, or the class name of a diffusers scheduler")
+            names = ", ".join(sample.SCHEDULERS)
+            yield Problem(key, name, f"{names}, or the class name of a diffusers scheduler")
 
 
 def _check_generator(facts: Facts, key: str, name: str) -> Problems:
@@ -326,7 +326,7 @@ def check_prompts(facts: Facts) -> Problems:
     if not facts.prompted or not facts.classes or not path.is_file():
         return
     try:
-        known = prompts.load_facts(path, facts.classes)
+        class_facts = prompts.load_facts(path, facts.classes)
     except prompts.PromptError as error:
         allowed = f"a file of params/classes with facts about your classes: {_first_line(error)}"
         yield Problem("generation.class_info", section.class_info, allowed)
@@ -335,7 +335,7 @@ def check_prompts(facts: Facts) -> Problems:
     templates |= {"sweep_prompts": section.sweep_prompts if section.sweep_num_images else []}
     for key, text in ((key, text) for key, texts in templates.items() for text in texts):
         try:
-            prompts.build_prompt(text, facts.classes[0], known, 0)
+            prompts.build_prompt(text, facts.classes[0], class_facts, 0)
         except prompts.PromptError as error:
             yield Problem(f"generation.{key}", text, _first_line(error))
 
@@ -345,11 +345,11 @@ def check_training(facts: Facts) -> Problems:
     training, sizes = facts.config.training, facts.sizes
     for name in training.scaling_sets:
         if name not in sizes:
-            known = ", ".join(name for name in sizes if name != "real")
-            allowed = f"one of the sets of this profile: {known}"
+            synthetic = ", ".join(name for name in sizes if name != "real")
+            allowed = f"one of the sets of this profile: {synthetic}"
             yield Problem("training.scaling_sets", name, allowed)
-    known = [name for name in training.scaling_sets if name in sizes]
-    curves = scaling.curves_of(training.model_copy(update={"scaling_sets": known}))
+    available = [name for name in training.scaling_sets if name in sizes]
+    curves = scaling.curves_of(training.model_copy(update={"scaling_sets": available}))
     named = {"arms": training.arms, "equal_epoch_arms": training.equal_epoch_arms}
     named |= {scaling.SETTINGS[curve.kind]: curve.arms for curve in curves}
     for key, arm in ((key, arm) for key, names in named.items() for arm in names):

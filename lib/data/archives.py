@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
+import io
 import lzma
+import mmap
+import operator
 import re
 import tarfile
 import zipfile
@@ -29,6 +33,7 @@ MAGIC = {
 }
 MAX_FILE = 2**27  # bytes of one file: a few kilobytes can unpack to more than there is memory
 MAX_UNPACKED = 2**32  # bytes of all files of a compressed tar, which are held in memory
+CHUNK = 2**24  # bytes that are decompressed at once
 SAMPLE = 2**15  # bytes at both ends of a file that its fingerprint covers
 JUNK = {"thumbs.db", "desktop.ini", "__macosx", "@eadir"}  # left by systems among pictures
 DRIVE = re.compile("[A-Za-z]:$")
@@ -154,7 +159,7 @@ def _open_archive(path: Path, size: int, changed: int, description: str) -> Down
 def _members(path: Path, suffix: str) -> Iterator[tuple[str, File]]:
     if suffix == ".zip":
         return _zip_members(path)
-    return _tar_members(path) if suffix == ".tar" else _compressed_members(path, suffix)
+    return _tar_members(_mapped(path) if suffix == ".tar" else _decompressed(path, suffix))
 
 
 def _zip_members(path: Path) -> Iterator[tuple[str, File]]:
@@ -164,36 +169,37 @@ def _zip_members(path: Path) -> Iterator[tuple[str, File]]:
             yield info.filename, File(info.file_size, functools.partial(archive.read, info))
 
 
-def _tar_members(path: Path) -> Iterator[tuple[str, File]]:
-    with path.open("rb") as file:
-        file.seek(-min(512, path.stat().st_size), 2)
-        if file.read() != bytes(512):  # a whole tar ends with empty blocks
-            raise tarfile.ReadError("the end is missing")
-    with tarfile.open(path, "r:") as archive:
+def _tar_members(content: mmap.mmap | bytes) -> Iterator[tuple[str, File]]:
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    with tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
+            archive.members.clear()  # a kilobyte each, kept for random access
             if info.isreg():
-                part = functools.partial(_slice, path, info.offset_data, info.size)
+                start = info.offset_data
+                part = functools.partial(operator.getitem, content, slice(start, start + info.size))
                 yield info.name, File(info.size, part)
 
 
-def _compressed_members(path: Path, suffix: str) -> Iterator[tuple[str, File]]:
-    """With their contents, since a compressed tar cannot be entered midway."""
-    total = 0
-    with tarfile.open(path, "r:xz" if suffix == ".tar.xz" else "r:gz") as archive:
-        for info in archive:
-            total += info.size
-            if total > MAX_UNPACKED:
+def _mapped(path: Path) -> mmap.mmap:
+    """The bytes of a plain tar, where they lie on the disk."""
+    if not path.stat().st_size:
+        raise tarfile.ReadError("it is empty")
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if content[-512:].strip(b"\0"):  # a whole tar ends with empty blocks
+        raise tarfile.ReadError("the end is missing")
+    return content
+
+
+def _decompressed(path: Path, suffix: str) -> bytes:
+    """A compressed tar in memory, since it cannot be entered midway."""
+    content, opened = io.BytesIO(), lzma.open if suffix == ".tar.xz" else gzip.open
+    with opened(path) as file:
+        while chunk := file.read(CHUNK):
+            content.write(chunk)
+            if content.tell() > MAX_UNPACKED:
                 raise SourceError(
                     f"{path.name} unpacks to more than {MAX_UNPACKED / 2**30:.0f} GB; unpack it "
                     f"into a folder, and set data.root to that.\n{path}"
                 )
-            if info.isreg():
-                keep = not _unusable(info.name, info.size)
-                data = archive.extractfile(info).read() if keep else b""
-                yield info.name, File(info.size, functools.partial(bytes, data))
-
-
-def _slice(path: Path, start: int, size: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(size)
+    return content.getvalue()

@@ -9,7 +9,7 @@ from lib.data.imageset import ImageSet
 NEEDED = {"mask", "K", "R", "vanishing_points", "horizon", "light"}
 
 
-def known(images: ImageSet) -> bool:
+def has_truth(images: ImageSet) -> bool:
     """Whether the set carries camera, light and masks."""
     return set(images.columns) >= NEEDED
 

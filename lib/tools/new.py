@@ -1,6 +1,6 @@
 """A profile that fits your own pictures: `python -m lib.tools.new --profile mine --data path`.
 
-Looks at the data, says what it found, and writes `params/<profile>.yaml` and a stub of class facts.
+Looks at the data, says what is there, and writes `params/<profile>.yaml` and a stub of class facts.
 Nothing is written where the data cannot make a study, and nothing that is there is overwritten.
 """
 
@@ -38,8 +38,8 @@ class NewError(ValueError):
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was found in the data."""
+class Summary:
+    """What is in the data."""
 
     source: Source
     counts: Mapping[str, np.ndarray]  # split -> images per class
@@ -53,7 +53,7 @@ class Look:
         return min(self.facts["median"])
 
 
-def look(path: Path) -> Look:
+def summarise(path: Path) -> Summary:
     """Open the data as source `folder` and read every file once."""
     source = open_source("folder", SourceOptions(path, 64, max_corrupt_files=ALL))
     counts = {
@@ -61,7 +61,7 @@ def look(path: Path) -> Look:
         for split, count in source.splits.items()
     }
     readable = {name: file for name, file in source.files.items() if name not in source.skipped}
-    return Look(
+    return Summary(
         source,
         counts,
         inspection.inspect(source),
@@ -70,14 +70,14 @@ def look(path: Path) -> Look:
     )
 
 
-def describe(found: Look) -> list[str]:
-    """What was found, one line a fact."""
-    source, facts = found.source, found.facts
+def describe(data: Summary) -> list[str]:
+    """The lines that are printed of it."""
+    source, facts = data.source, data.facts
     width = max(map(len, source.classes))
     lines = [f"{len(source.classes)} classes, {facts['files']:,} readable pictures"]
     lines += [f"  {'':{width}}   train    test"]
     for k, name in list(enumerate(source.classes))[:30]:
-        lines.append(f"  {name:{width}} {found.counts['train'][k]:7,} {found.counts['test'][k]:7,}")
+        lines.append(f"  {name:{width}} {data.counts['train'][k]:7,} {data.counts['test'][k]:7,}")
     lines += [f"  and {len(source.classes) - 30} more classes"] if len(source.classes) > 30 else []
     sizes = [" x ".join(map(str, facts[name])) for name in ("smallest", "median", "largest")]
     lines.append(f"sizes: {sizes[0]} to {sizes[2]}, median {sizes[1]} pixels")
@@ -85,9 +85,9 @@ def describe(found: Look) -> list[str]:
     lines += [f"on reading: {_listed(facts['converted'])}"] if facts["converted"] else []
     lines += [f"left out: {_listed(facts['left_out'])}"] if facts["left_out"] else []
     lines += [f"  unreadable: {name}" for name in source.skipped[:LISTED]]
-    copies = sum(len(group) - 1 for group in found.repeated)
+    copies = sum(len(group) - 1 for group in data.repeated)
     lines.append(f"duplicates: {copies:,} files have the bytes of another one")
-    lines += [f"  {' = '.join(group[:3])}" for group in found.repeated[:3]]
+    lines += [f"  {' = '.join(group[:3])}" for group in data.repeated[:3]]
     return lines
 
 
@@ -95,42 +95,42 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
-def refusals(found: Look) -> list[str]:
+def refusals(data: Summary) -> list[str]:
     """Why these pictures cannot make a study; empty where they can."""
     lines = [
-        f"{found.source.splits[split]:,} {split} images; a study needs at least {least}"
+        f"{data.source.splits[split]:,} {split} images; a study needs at least {least}"
         for split, least in LEAST.items()
-        if found.source.splits[split] < least
+        if data.source.splits[split] < least
     ]
-    names = found.source.classes
+    names = data.source.classes
     for split, least in (("train", 2), ("test", 1)):
-        rare = [repr(name) for name, n in zip(names, found.counts[split], strict=True) if n < least]
+        rare = [repr(name) for name, n in zip(names, data.counts[split], strict=True) if n < least]
         if rare:
             listed = ", ".join(rare[:LISTED])
             lines.append(f"fewer than {least} {split} images of {listed}: add some, or remove it")
-    if found.leaks:
-        lines.append(f"{len(found.leaks):,} test images are training images too; remove them:")
-        lines += [f"  {test} = {train}" for test, train in found.leaks[:LISTED]]
+    if data.leaks:
+        lines.append(f"{len(data.leaks):,} test images are training images too; remove them:")
+        lines += [f"  {test} = {train}" for test, train in data.leaks[:LISTED]]
     return lines
 
 
-def fitted(found: Look, profile: str, path: Path) -> dict[str, Any]:
+def fitted(data: Summary, profile: str, path: Path) -> dict[str, Any]:
     """The numbers of a profile that suit these pictures and two CPU cores."""
-    train, test = (found.source.splits[split] for split in ("train", "test"))
-    classes, counts = len(found.source.classes), found.counts["train"]
-    resolution = 64 if found.side >= 64 else 32 if found.side >= 24 else 16
+    train, test = (data.source.splits[split] for split in ("train", "test"))
+    classes, counts = len(data.source.classes), data.counts["train"]
+    resolution = 64 if data.side >= 64 else 32 if data.side >= 24 else 16
     fit = int(0.8 * train) - classes  # beside the validation split, whatever its rounding
     num_real = max(classes, fit // 10)
     curve = {max(classes, num_real // 4), max(classes, 3 * fit // 5)} - {num_real}
     return {
         "profile": profile,
         "root": str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path),
-        "classes": found.source.classes,
+        "classes": data.source.classes,
         "train": train,
         "test": test,
-        "corrupt": len(found.source.skipped),
+        "corrupt": len(data.source.skipped),
         "resolution": resolution,
-        "side": found.side,
+        "side": data.side,
         "uneven": bool(counts.max() > 1.25 * counts.min()),
         "synthetic": max(classes, min(train, 2000)),
         "embedded": min(train, max(120, 4 * classes)),
@@ -144,7 +144,7 @@ def fitted(found: Look, profile: str, path: Path) -> dict[str, Any]:
 
 
 def write(profile: str, path: Path, params: Path = PARAMS) -> list[str]:
-    """Look, write, check; the lines that `make new` prints."""
+    """Summary, write, check; the lines that `make new` prints."""
     targets = [params / f"{profile}.yaml", params / "classes" / f"{profile}.yaml"]
     if not re.fullmatch(r"[A-Za-z0-9][\w-]*", profile) or profile == "defaults":
         raise NewError(f"PROFILE={profile!r}: letters, digits, - and _, e.g. PROFILE=mine")
@@ -152,12 +152,12 @@ def write(profile: str, path: Path, params: Path = PARAMS) -> list[str]:
         if target.exists():
             reason = "this is there already and is not overwritten; take another name, or remove it"
             raise NewError(f"{reason}.\n{target}")
-    found = look(path)
-    lines = describe(found)
-    reasons = refusals(found)
+    data = summarise(path)
+    lines = describe(data)
+    reasons = refusals(data)
     if reasons:
         raise NewError("\n".join([*lines, "", "no profile was written:", *reasons, str(path)]))
-    values = fitted(found, profile, path)
+    values = fitted(data, profile, path)
     texts = [_render(TEMPLATE, values), _render(STUB, values)]
     _check(profile, texts[0], params)
     for target, text in zip(targets, texts, strict=True):

@@ -1,4 +1,4 @@
-"""CIFAKE as folder, zip and tar: the same images in every form, copies found, damage named."""
+"""CIFAKE as folder, zip and tar: the same images in every form, copies listed, damage named."""
 
 import functools
 import io
@@ -33,7 +33,7 @@ def jpeg(shade, label):
 @functools.cache
 def files():
     """A small CIFAKE: two pairs of copies in train/FAKE, one test/FAKE image that is in train."""
-    found = {
+    listed = {
         f"{split}/{half}/{i}{f' ({label + 1})' if label else ''}.jpg": jpeg(
             20 * i + 10 + (100 if split == "test" else 0) + (5 if half == "FAKE" else 0), label
         )
@@ -47,8 +47,8 @@ def files():
         ("train/FAKE/3 (4).jpg", "train/FAKE/2 (4).jpg"),
         ("test/FAKE/1 (10).jpg", "train/FAKE/0 (10).jpg"),
     ):
-        found[copy] = found[original]
-    return found
+        listed[copy] = listed[original]
+    return listed
 
 
 def open_cifake(path, half="REAL", size=32, seed=0, allowed=0, skipped=()):
@@ -112,13 +112,13 @@ def test_an_uneven_class_ends_early_and_nothing_is_lost(tmp_path):
 
 
 def test_copies_are_found(tmp_path):
-    found = inspection.find_copies(open_cifake(as_xz(tmp_path, files()), "FAKE", 32))
-    assert (found["train"], found["test"], found["pairs"], found["leaks"]) == (40, 20, 2, 1)
-    assert {tuple(sorted(pair)) for pair in found["first_pairs"]} == {
+    listed = inspection.find_copies(open_cifake(as_xz(tmp_path, files()), "FAKE", 32))
+    assert (listed["train"], listed["test"], listed["pairs"], listed["leaks"]) == (40, 20, 2, 1)
+    assert {tuple(sorted(pair)) for pair in listed["first_pairs"]} == {
         ("train/FAKE/0.jpg", "train/FAKE/1.jpg"),
         ("train/FAKE/2 (4).jpg", "train/FAKE/3 (4).jpg"),
     }
-    assert found["first_leaks"] == [("test/FAKE/1 (10).jpg", "train/FAKE/0 (10).jpg")]
+    assert listed["first_leaks"] == [("test/FAKE/1 (10).jpg", "train/FAKE/0 (10).jpg")]
     store, recipe = (
         Store(tmp_path / "store"),
         real.published_spec(str(tmp_path / "set.tar.xz"), 10, 16, seed=0),
@@ -141,8 +141,8 @@ def test_the_source_is_the_half_that_it_is_said_to_be(tmp_path):
             "shift_images": 0,
         }
     )
-    found = images.load(Store(tmp_path / "store").make(real.specs(wanted, 0)["train"]))
-    assert all(name.startswith("train/REAL/") for name in found.sources)
+    listed = images.load(Store(tmp_path / "store").make(real.specs(wanted, 0)["train"]))
+    assert all(name.startswith("train/REAL/") for name in listed.sources)
 
 
 def test_the_step_writes_the_fake_half_whatever_the_shards(tmp_path, monkeypatch):

@@ -36,11 +36,11 @@ def test_shadows_fall_where_a_dropped_point_lands(seed):
 def test_overlays_of_a_set():
     images = open_source("world", SourceOptions("", 32, 0)).read("train", range(4))
     found = truth.overlays(images, [1, 3])
-    assert truth.known(images) and len(found) == 2
+    assert truth.has_truth(images) and len(found) == 2
     np.testing.assert_array_equal(found[1]["mask"], images.masks()[3])
     u, v = found[0]["segments"]["horizon"][0][:2]
     assert np.dot(images.columns["horizon"][1], [u, v, 1]) == pytest.approx(0, abs=1e-9)
-    assert not truth.known(open_source("digits", SourceOptions("", 16)).read("train", range(3)))
+    assert not truth.has_truth(open_source("digits", SourceOptions("", 16)).read("train", range(3)))
 
 
 def test_foot_of_a_mask():

@@ -94,7 +94,7 @@ def test_the_stub_of_class_facts_is_one_and_says_what_is_missing(tmp_path, param
     names = [row["name"] for row in yaml.safe_load(path.read_text())["classes"]]
     assert names == sorted(NAMES)
     with pytest.raises(prompts.PromptError, match="no hypernym and definition for"):
-        prompts.facts(path, names)
+        prompts.load_facts(path, names)
 
 
 def test_nothing_is_overwritten(tmp_path, params):

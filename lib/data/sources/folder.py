@@ -69,8 +69,8 @@ def _not_a_picture(path: tuple[str, ...], with_splits: bool) -> str:
     folders = path[:-1]
     if with_splits and (not folders or folders[0] not in SPLITS):
         return "outside train/ and test/"
-    wanted = 2 if with_splits else 1
-    if len(folders) != wanted:
+    depth = 2 if with_splits else 1
+    if len(folders) != depth:
         return "not directly in a class folder"
     return "" if path[-1].lower().endswith(SUFFIXES) else "not a picture"
 
