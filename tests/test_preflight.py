@@ -206,7 +206,7 @@ def test_make_asks_before_a_kernel_starts(monkeypatch, tmp_path):
     config = settings.load("smoke", {"repair": {"base": "zz"}})
     monkeypatch.setattr(settings, "load", lambda *_: config)
     monkeypatch.setattr(freshness, "REPORTS", tmp_path)
-    for ask in (lambda: freshness.write_stamps("smoke"), lambda: plan.plan("smoke", 0)):
+    for ask in (lambda: freshness.write_stamps("smoke"), lambda: plan.plan("smoke")):
         with pytest.raises(preflight.PreflightError, match="repair.base = 'zz'"):
             ask()
 
