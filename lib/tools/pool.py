@@ -1,4 +1,4 @@
-"""The shipped model's training pictures: web scenes, their captions and where the object is, rendered once, shard by shard."""
+"""The shipped model's training images: web scenes with captions and masks, rendered once."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from lib import world
 from lib.core import progress
 
 FIRST = 1_000_000_000  # the scenes' seeds start here, far from those of any study
-SHARD = 500  # scenes in one file
-HARD = ("cube", "hexagonal prism", "cube", "hexagonal prism", "cylinder")  # what a model takes for one another longest
+SHARD = 500  # scenes per file
+# what a model confuses longest
+HARD = ("cube", "hexagonal prism", "cube", "hexagonal prism", "cylinder")
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures (n, size, size, 3) uint8, the object's masks (n, size, size) bool, what is in them and what is said of them."""
+    """Images (n, size, size, 3) uint8 and masks (n, size, size) bool of the objects."""
 
     images: torch.Tensor
     masks: torch.Tensor
@@ -36,28 +37,34 @@ class Pool:
                     self.labels + other.labels, self.captions + other.captions)
 
 
-def render(folder: Path, first: int, scenes: int, size: int, workers: int, classes: tuple[str, ...] = ()) -> None:
-    """Render the shards that are missing of scenes with seeds from `first` on, their classes drawn or in this order."""
+def render(folder: Path, first: int, scenes: int, size: int, workers: int,
+           classes: tuple[str, ...] = ()) -> None:
+    """Render the missing shards of scenes with seeds from `first` on, of these classes in turn."""
     folder.mkdir(parents=True, exist_ok=True)
     labels = tuple(world.CLASSES.index(name) for name in classes)
-    jobs = [(folder, index, range(first + at, first + at + SHARD), size, labels)
-            for index, at in enumerate(range(0, scenes, SHARD)) if not shard_file(folder, index).is_file()]
+    jobs = [(shard_file(folder, index), range(first + at, first + at + SHARD), size, labels)
+            for index, at in enumerate(range(0, scenes, SHARD))
+            if not shard_file(folder, index).is_file()]
     if not jobs:
         return
-    with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as processes:
-        for _ in progress.each(f"render {folder.name} scenes", processes.map(render_shard, jobs), len(jobs)):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, context) as processes:
+        shards = processes.map(render_shard, *zip(*jobs, strict=True))
+        for _ in progress.each(f"render {folder.name} scenes", shards, len(jobs)):
             pass
 
 
-def render_shard(job: tuple[Path, int, range, int, tuple[int, ...]]) -> None:
+def render_shard(path: Path, seeds: range, size: int, labels: tuple[int, ...]) -> None:
     """One file of scenes with their captions; it appears at once or not at all."""
-    folder, index, seeds, size, labels = job
-    scenes = [world.scene(seed, "web", labels[seed % len(labels)] if labels else None) for seed in seeds]
-    images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*(world.render(one, size) for one in scenes), strict=True))
-    told = {"labels": json.dumps([one.label for one in scenes]), "captions": json.dumps([one.caption() for one in scenes])}
-    partial = shard_file(folder, index).with_suffix(".partial")
-    save_file({"images": images.contiguous(), "masks": masks.contiguous()}, partial, metadata=told)
-    os.replace(partial, shard_file(folder, index))
+    scenes = [world.scene(seed, "web", labels[seed % len(labels)] if labels else None)
+              for seed in seeds]
+    rendered = zip(*(world.render(scene, size) for scene in scenes), strict=True)
+    images, masks = (torch.from_numpy(np.stack(part)).contiguous() for part in rendered)
+    facts = {"labels": json.dumps([scene.label for scene in scenes]),
+             "captions": json.dumps([scene.caption() for scene in scenes])}
+    partial = path.with_suffix(".partial")
+    save_file({"images": images, "masks": masks}, partial, metadata=facts)
+    os.replace(partial, path)
 
 
 def load(folder: Path, scenes: int) -> Pool:
@@ -69,9 +76,9 @@ def load(folder: Path, scenes: int) -> Pool:
             masks.append(shard.get_tensor("masks"))
             labels += json.loads(shard.metadata()["labels"])
             captions += json.loads(shard.metadata()["captions"])
-    return Pool(torch.cat(images)[:scenes], torch.cat(masks)[:scenes], labels[:scenes], captions[:scenes])
+    return Pool(torch.cat(images)[:scenes], torch.cat(masks)[:scenes], labels[:scenes],
+                captions[:scenes])
 
 
 def shard_file(folder: Path, index: int) -> Path:
-    """Where one shard lies."""
     return folder / f"scenes-{index:04}.safetensors"

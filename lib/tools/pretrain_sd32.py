@@ -77,7 +77,7 @@ def examples(generator: Generator, images: np.ndarray, labels: np.ndarray) -> Ex
 
 
 class Log:
-    """Called at each checkpoint: one line of steps and seconds; now and then a sheet and a model."""
+    """Called at each checkpoint: a line of steps and seconds; now and then a sheet and a model."""
 
     def __init__(self, folder: Path, every: int):
         self.folder, self.every, self.began = folder, every, time.monotonic()

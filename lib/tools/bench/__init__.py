@@ -1,4 +1,4 @@
-"""Benches, each a ratio measured in one run. What no code can beat on the machine at hand is here."""
+"""Benches, each a ratio measured in one run; here what no code can beat on this machine."""
 
 import time
 
@@ -7,8 +7,9 @@ import torch
 from lib.core import compute
 
 
-def multiplied(cores: int, kind: torch.dtype = torch.float32, side: int = 512, tries: int = 30) -> float:
-    """Operations a second if these cores did nothing but multiply, as fast as one of them multiplies large matrices now."""
+def multiplied(cores: int, kind: torch.dtype = torch.float32, side: int = 512,
+               tries: int = 30) -> float:
+    """Operations a second if these cores only multiplied, as fast as one multiplies now."""
     square, best = torch.randn(side, side, dtype=kind), float("inf")
     with compute.one_thread():
         for _ in range(tries):

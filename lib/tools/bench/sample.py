@@ -1,7 +1,8 @@
-"""Images a second of the shipped model: ours against diffusers' pipeline in batches of 8 with 50 steps.
+"""Images a second of the shipped model: ours against diffusers' pipeline, batches of 8, 50 steps.
 
-Both draw the same prompts at the same guidance. `equal` says that our images are no further from real ones: their Fréchet
-distance, on the features of a classifier trained on real images, lies below the upper end of the pipeline's interval.
+Both sample the same prompts at the same guidance. `equal`: the Fréchet distance of our images to
+real ones, in the features of a classifier trained on real images, lies below the upper end of the
+interval of the pipeline's images.
 """
 
 import time
@@ -13,7 +14,7 @@ from lib import world
 from lib.core.config import load
 from lib.core.store import Store
 from lib.data import real as real_data
-from lib.diffusion import autoencoder  # noqa: F401 diffusers finds the autoencoder's class by this import
+from lib.diffusion import autoencoder  # noqa: F401 so that diffusers finds the class
 from lib.diffusion.model import SHIPPED, Generator
 from lib.diffusion.sample import Sampler, sample
 from lib.measure import reference as verdict
@@ -109,16 +110,8 @@ def to_real(pictures: np.ndarray) -> dict[str, float]:
         "train": profile.data.train,
         "resolution": profile.data.resolution,
     }
-    judge = fit.opened(
-        store.make(
-            verdict.reference_classifier(
-                profile.training,
-                profile.study,
-                data,
-                real["train"],
-                profile.generation.reference_epochs,
-            )
-        )
-    )[0]
+    judge = fit.opened(store.make(verdict.reference_classifier(
+        profile.training, profile.study, data, real["train"],
+        profile.generation.reference_epochs)))[0]
     test = images.load(store.make(real["test"])).images
     return set_distance.fd(*(penultimate(judge, part) for part in (pictures, test)), seed=0)
