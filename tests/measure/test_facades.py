@@ -8,7 +8,7 @@ from sklearn.datasets import load_sample_image
 
 from lib.measure import geometry
 from lib.measure.vanishing import VanishingPoints, orthogonal, segments, vanishing_points
-from lib.tools.bench import streets
+from lib.tools import streets
 
 FOCAL = 1.1  # of the facades' camera, in sides of the picture
 SEEN = [(0, 0, 0), (0, 0, 1.5), (0, 10, 0), (10, 0, 1), (25, 8, 2), (45, -6, 1), (60, 5, 0)]  # yaw, pitch, roll in degrees

@@ -6,7 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from lib.tools.bench.streets import Street, camera
+from lib.tools.streets import Street, camera
 
 KINDS = ("room", "corridor", "wireframe")
 FINE, NEAR = 3, 0.1  # pixels a side that are averaged into one; metres before the camera cut off
