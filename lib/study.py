@@ -32,6 +32,7 @@ from lib.measure import (
     geometry_steps,
     gradcam,
     memorisation,
+    openness,
     probes,
     reference,
     robustness,
@@ -225,6 +226,17 @@ class Study(Chapter):
         """The training set that others are compared with."""
         return "real" if "real" in self.classifiers else next(iter(self.classifiers))
 
+    @cached_property
+    def held_out(self) -> Specs:
+        """Unseen images of every synthetic set that is a training set."""
+        count, compared = self.config.generation.held_out_images, self.config.training.arms
+        made_here = [
+            name
+            for name, spec in self.synthetic.items()
+            if count and name in compared and not real.is_published(spec)
+        ]
+        return {name: openness.held_out(self.synthetic[name], count) for name in made_here}
+
     def training_artifacts(self) -> list[ArtifactSpec]:
         tests = [spec for name, spec in self.real.items() if name != "train"]
         others = {
@@ -238,6 +250,11 @@ class Study(Chapter):
             *self.predictions(compared, tests),
             *self.predictions(flat(others), [self.real["test"]]),
             *self.predictions(base, trained_on),
+            *(
+                spec
+                for name, images in self.held_out.items()
+                for spec in (images, *self.predictions(self.classifiers[name], [images]))
+            ),
         ]
 
     # 05_gradcam: where the classifiers look

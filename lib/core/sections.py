@@ -216,7 +216,10 @@ class Generation(GeneratorTraining):
     )
     cd_guidance_scale: Guidance = doc("classifier-free guidance of cd; 1: none")
     reference_epochs: Count = doc(
-        "of the reference classifier, which is trained on the real images"
+        "of the reference classifier, on the real images that remedies may use"
+    )
+    held_out_images: Natural = doc(
+        "more images of each set, which no classifier trains on, to test its classifiers; 0: none"
     )
 
 

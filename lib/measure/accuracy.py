@@ -139,6 +139,22 @@ def changes(scores: pd.DataFrame, pairs: Mapping[str, str],
                          for arm, base in pairs.items()})
 
 
+def held_out(store: Store, scores: pd.DataFrame, classifiers: Mapping[str, Sequence[ArtifactSpec]],
+             sets: Mapping[str, ArtifactSpec], device: str) -> dict[str, dict[str, Estimate]]:
+    """Accuracy of each set's classifiers on unseen images of that set, beside real ones."""
+    matrices = {arm: correct(_scores_of(store, arm, classifiers[arm], sets[arm], device), arm)
+                for arm in sets if arm in classifiers}
+    falls = stats.family({arm: stats.unpaired(correct(scores, arm), own)
+                          for arm, own in matrices.items()})
+    return {arm: {"own": stats.accuracy(own), "real": stats.accuracy(correct(scores, arm)),
+                  "difference": falls[arm]} for arm, own in matrices.items()}
+
+
+def _scores_of(store: Store, arm: str, seeds: Sequence[ArtifactSpec], images: ArtifactSpec,
+               device: str) -> pd.DataFrame:
+    return scores(store, {arm: seeds}, {"test": images}, device)
+
+
 def by_class(scores: pd.DataFrame, name: str,
              classes: Sequence[str]) -> dict[str, dict[str, Estimate]]:
     """`by_class[arm][class]`: accuracy on each class of at least two images."""

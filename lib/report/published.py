@@ -45,6 +45,7 @@ def compare(accuracy: Mapping[str, Mapping], drops: Mapping[str, Mapping], datas
         for arm, value in published.items():
             if arm in accuracy:
                 rows.append({"source": name, "data": on, "training_set": arm, "published": value,
+                             "generator": facts.get("setting", {}).get(arm, NONE),
                              "published_drop": _drop(arm, published), "our_drop": drops.get(arm, NONE),
                              "our_accuracy": accuracy[arm] if on == dataset else NONE})
     return pd.DataFrame(rows)

@@ -115,3 +115,14 @@ def test_reliability_pools_the_seeds():
             {"arm": "real", "seed": 1, "set": "test", "reliability": np.array([[0.4, 0.5, 10], [0.8, 0.7, 10]])}]
     found = accuracy.reliability(pd.DataFrame(rows))
     assert found.to_numpy()[:, 1:].tolist() == [[0.4, 0.5, 10], [pytest.approx(0.875), pytest.approx(0.925), 40]]
+
+
+def test_accuracy_on_unseen_images_of_the_own_set_stands_beside_that_on_real_ones(monkeypatch):
+    own = {"sd": frame(30, sd=[0.9, 0.9, 0.95]), "cd": frame(30, cd=[0.6, 0.6, 0.6])}
+    monkeypatch.setattr(accuracy, "_scores_of", lambda store, arm, seeds, images, device: own[arm])
+    scores = frame(100, real=[0.8, 0.8, 0.8], sd=[0.5, 0.52, 0.5], cd=[0.6, 0.6, 0.6])
+    found = accuracy.held_out(None, scores, {"sd": [], "cd": []}, {"sd": None, "cd": None}, "cpu")
+    assert found["sd"]["own"]["mean"] == pytest.approx(0.9167, abs=0.01)
+    assert found["sd"]["real"] == stats.accuracy(accuracy.correct(scores, "sd"))
+    assert found["sd"]["difference"]["mean"] < -0.35 and found["sd"]["difference"]["family"] == 2
+    assert found["sd"]["difference"]["n_images"] == 100

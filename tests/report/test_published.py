@@ -48,3 +48,13 @@ def test_a_source_must_say_its_protocol(tmp_path):
     path.write_text("thing: {title: a, classifier: b, accuracy: {cifar10: {real: 90}}}")
     with pytest.raises(ReportError, match="does not say protocol"):
         published.load(path)
+
+
+def test_every_synthetic_row_says_what_its_generator_had_seen():
+    known = {"open", "closed", "open prior, closed targets", "open prior, closed fine-tuning"}
+    for name, facts in published.load().items():
+        arms = {arm for rows in facts.get("accuracy", {}).values() for arm in rows} - {"real"}
+        assert arms <= set(facts.get("setting", {})), name
+        assert set(facts.get("setting", {}).values()) <= known, name
+    rows = published.compare(OURS, DROPS, "cifar10").set_index(["source", "training_set"])
+    assert rows.loc[("poster", "sd"), "generator"] == "open"
