@@ -36,8 +36,9 @@ def memorisation(synthetic: np.ndarray, train: np.ndarray, test: np.ndarray,
 
     `closer` is the share of synthetic images nearer to train than that quantile of test images, so
     that q is what a generator without copies scores; `authentic` (Alaa et al. 2022) is the share
-    farther from their nearest training image than that one is from its own nearest; `pairs` are the
-    closest ones.
+    farther from their nearest training image than that one is from its own nearest; `membership` is
+    the AUC of "was this image trained on" from its distance to the nearest synthetic image, training
+    against test images (0.5: nothing leaks); `pairs` are the closest ones.
     """
     for images in (synthetic, train, test):
         check_enough(len(images))
@@ -45,10 +46,13 @@ def memorisation(synthetic: np.ndarray, train: np.ndarray, test: np.ndarray,
     near, which = (values[:, 0] for values in nearest_neighbours(ours, base))
     usual, among = (values[:, 0] for values in nearest_neighbours(unseen, base))
     own = nearest_neighbours(base)[0][:, 0]
+    members = nearest_neighbours(base[:len(unseen)], ours)[0][:, 0]  # as many of either
+    others = nearest_neighbours(unseen, ours)[0][:, 0]
     order = np.argsort(near, kind="stable")[:pairs]
     return {"copies": len(checks.overlap(synthetic, train)),
             "duplicates": checks.duplicates(synthetic), "n": len(synthetic),
             "closer": {str(q): stats.share(near < np.quantile(usual, q)) for q in QUANTILES},
+            "membership": stats.auc(-members, -others),
             "authentic": stats.share(near > own[which]),
             "authentic test": stats.share(usual > own[among]),
             "pairs": [{"synthetic": int(i), "train": int(which[i]), "distance": float(near[i])}

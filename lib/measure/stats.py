@@ -86,6 +86,19 @@ def share(flags: np.ndarray) -> Estimate:
     return _estimate(np.mean(flags), low, high, low90, high90, n_images=len(flags))
 
 
+def auc(positives: np.ndarray, negatives: np.ndarray) -> Estimate:
+    """Probability that a positive scores higher than a negative (ties: a half), by DeLong 1988."""
+    m, n = len(positives), len(negatives)
+    _check_images(min(m, n))
+    ranks = stats.rankdata(np.concatenate([positives, negatives]))
+    above = (ranks[:m] - stats.rankdata(positives)) / n  # share of negatives below each positive
+    below = 1 - (ranks[m:] - stats.rankdata(negatives)) / m
+    error = np.sqrt(above.var(ddof=1) / m + below.var(ddof=1) / n)
+    estimate = _t_interval(above.mean(), error, min(m, n) - 1, n_images=m)
+    ends = {end: min(max(estimate[end], 0.0), 1.0) for end in ("low", "high", "low90", "high90")}
+    return estimate | ends | {"p": None}
+
+
 # tables of seeds and images
 
 

@@ -38,12 +38,12 @@ def cell(result: Result, measure: str) -> str:
 
 def copies(results: Mapping[str, dict | str]) -> pd.DataFrame:
     """A row a set: exact copies, repeated images, shares nearer to training than real images."""
-    names = ("copies", "duplicates", "authentic", "closer", "median")
+    names = ("copies", "duplicates", "authentic", "membership", "closer", "median")
     rows = []
     for name, result in results.items():
         values = dict.fromkeys(names, result)
         if isinstance(result, dict):
-            values = {key: result[key] for key in names[:3]}
+            values = {key: result[key] for key in names[:4]}
             values |= {"closer": result["closer"]["0.01"], "median": result["closer"]["0.5"]}
         rows.append({"set": name, **values})
     return pd.DataFrame(rows)

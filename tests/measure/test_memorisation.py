@@ -31,6 +31,7 @@ def test_a_set_without_copies_scores_as_test_images_do():
     result = memorisation.memorisation(*(pictures(400, seed) for seed in range(3)))
     for q in QUANTILES:
         assert result["closer"][str(q)]["mean"] == pytest.approx(q, abs=0.07)
+    assert result["membership"]["low"] < 0.5 < result["membership"]["high"]
     assert result["authentic"]["mean"] == pytest.approx(result["authentic test"]["mean"], abs=0.07)
     held = memorisation.memorisation(pictures(400, 2), pictures(400, 1), pictures(400, 2))
     assert held["authentic"] == held["authentic test"] and held["closer"]["0.5"]["mean"] == 0.5
@@ -40,7 +41,7 @@ def test_near_copies_are_not_authentic_and_far_images_are():
     train, test = pictures(100, 0) // 2, pictures(100, 1) // 2
     near = memorisation.memorisation(train + 1, train, test)
     assert near["authentic"]["mean"] == 0 and near["closer"]["0.05"]["mean"] == 1
-    assert near["copies"] == 0
+    assert near["copies"] == 0 and near["membership"]["low"] > 0.95
     far = memorisation.memorisation(np.full_like(train, 255), train, test)
     assert far["authentic"]["mean"] == 1 and far["closer"]["0.5"]["mean"] == 0
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from sklearn.metrics import roc_auc_score
 
 from lib.measure import stats
 
@@ -251,3 +252,16 @@ def test_estimates_are_json():
     for estimate in (stats.accuracy(correct()), stats.over_seeds([1, 2, 3]),
                      stats.share(np.array([True, False]))):
         assert json.loads(json.dumps(estimate)) == estimate
+
+
+def test_auc_is_that_of_scikit_learn_and_covers():
+    rng, hits = np.random.default_rng(0), []
+    for _ in range(400):
+        positives, negatives = rng.normal(1, 1, 60), rng.normal(0, 1, 80)
+        estimate = stats.auc(positives, negatives)
+        hits.append(estimate["low"] < scipy_stats.norm.cdf(1 / np.sqrt(2)) < estimate["high"])
+    labels = np.repeat([1, 0], [60, 80])
+    scores = np.concatenate([positives, negatives])
+    assert estimate["mean"] == pytest.approx(roc_auc_score(labels, scores))
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.03)
+    assert stats.auc(np.ones(5), np.ones(5))["mean"] == 0.5
