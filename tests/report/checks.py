@@ -225,7 +225,7 @@ def look(chromium, path: Path, width: int, scheme: str) -> tuple[float, float]:
     assert page.locator("nav.toc").is_visible() == (width > 1100), f"{where}: contents"
     brightness = (
         _brightness(page.screenshot(), corner=True),
-        _brightness(page.locator("figure img").first.screenshot()),
+        _brightness(page.locator('figure img[src^="data:image/svg"]').first.screenshot()),
     )
     page.close()
     assert not errors and not requests, f"{where}: errors {errors}, requests {requests}"
