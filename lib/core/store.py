@@ -197,6 +197,14 @@ class Store:
         finished = intact(folder, read_json(folder / "journal.json") or {})
         return f"unfinished: {len(finished)} files made" if folder.exists() else "absent"
 
+    def seconds(self, spec: ArtifactSpec) -> float:
+        """Seconds of work in a whole artifact, in proportion where its last run resumed; else 0."""
+        artifact = self.found(spec)
+        if not artifact:
+            return 0.0
+        made, files = artifact.manifest["made"], len(artifact.manifest["files"])
+        return made["seconds"] * files / max(1, files - (made.get("resumed_from") or 0))
+
     def prune(self, keep: Collection[str], remove: bool = False) -> dict[Path, int]:
         """Folders of artifacts whose key is not in `keep`, with their bytes; removed if asked to.
 
