@@ -10,6 +10,14 @@ import pytest
 from lib.core.paths import ROOT
 
 
+def pytest_collection_modifyitems(items):
+    """One process for all tests of the smoke study, first; else one for each file."""
+    for item in items:
+        name = "house" if "house" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(name))
+    items.sort(key=lambda item: "house" not in item.fixturenames)
+
+
 @pytest.fixture(scope="session")
 def house(tmp_path_factory):
     """A copy of the checkout whose smoke study ran once, from nothing, two jobs at a time."""
@@ -23,7 +31,8 @@ def house(tmp_path_factory):
 
 def make(house, *words, profile="smoke"):
     """`make …` in a house, as if typed there (not as a part of the make that runs the tests)."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    environment = {**inherited, "OMP_WAIT_POLICY": "PASSIVE"}
-    return subprocess.run(["make", *words, f"PROFILE={profile}", f"PY={sys.executable}"], cwd=house, text=True,
-                          capture_output=True, env=environment)
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"
+    command = ["make", *words, f"PROFILE={profile}", f"PY={sys.executable}"]
+    return subprocess.run(command, cwd=house, text=True, capture_output=True, env=environment)

@@ -137,13 +137,14 @@ def why_stale(name: str, profile: str, now: dict[str, Any]) -> str:
     """Empty where the last run saw just what is there now."""
     out = REPORTS / profile
     done = read_json(out / "stamps" / f"{name}.done.json")
-    if (out / "notebooks" / f"{name}.failed.ipynb").exists():
+    ran = done and result_of(name, profile).exists()
+    differing = changes(done, now) if ran else []
+    if (out / "notebooks" / f"{name}.failed.ipynb").exists() and (differing or not ran):
         return f"failed: {name}.failed.ipynb"
-    if not done or not result_of(name, profile).exists():
+    if not ran:
         return "not run yet" if name != "report" else "not written yet"
     if name != "report" and not _has_result(name, profile):
         return f"its result is lost: results/{name}.json"
-    differing = changes(done, now)
     return f"stale: {'; '.join(differing)}" if differing else ""
 
 

@@ -3,9 +3,9 @@
 import ast
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -140,13 +140,19 @@ def test_every_figure_has_its_numbers_beside_it(house):
 
 def test_nothing_changed_nothing_runs_in_a_second(house):
     make(house, "report")
-    times = []
+    seconds = []
     for _ in range(3):
-        started = time.monotonic()
+        before = cpu_seconds()
         done = make(house, "report")
-        times.append(time.monotonic() - started)
+        seconds.append(cpu_seconds() - before)
         assert done.returncode == 0 and ran(done) == [] and "open" not in done.stdout
-    assert min(times) < 1
+    assert min(seconds) < 1
+
+
+def cpu_seconds():
+    """Of all ended child processes: other tests on this machine do not count."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_a_comment_changes_nothing(house):
@@ -154,21 +160,52 @@ def test_a_comment_changes_nothing(house):
     assert ran(make(house, "report")) == []
 
 
-def test_a_value_reruns_its_notebook_and_those_after_it_and_a_harmed_shard_met_there_is_made_again(house):
-    store = Store(house / ".store")
-    tree = json.loads((house / "reports/smoke/results/01_data.json").read_text())["specs"]["train"]
-    shard = next(store.folder(ArtifactSpec.from_json(tree)).glob("*.parquet"))
-    whole = shard.read_bytes()
-    shard.write_bytes(whole[:1000])
+def test_a_failed_notebook_is_kept_and_runs_again_with_what_follows(house):
+    """A setting is changed and a shard is damaged, and at first the notebook fails."""
+    shard, whole = damage_shard(house)
     edit(house, "  epochs: 2", "  epochs: 1")
+    opening = 'study = Study.open(\\"04_training\\", globals())'
+    ready = house / "ready"
+    checked = f"{opening}; open('{ready}')"
+    edit(house, opening, checked, "notebooks/04_training.ipynb")
     before = make(house, "status").stdout
     assert "stale: epochs: 2 is now 1" in before and f"altered: {shard.name}" in before
-    done = make(house, "report")
-    assert ran(done) == ["04_training", "05_gradcam", "07_representation", "08_repair",
-                         "00_summary"]  # and not the others, which read none of this
-    assert str(shard) in done.stderr and shard.read_bytes() == whole
+
+    failed = make(house, "report")
+    kept = "reports/smoke/notebooks/04_training.failed.ipynb"
+    lines = [line for line in failed.stderr.splitlines() if not line.startswith("make")]
+    assert failed.returncode != 0 and ran(failed) == []
+    assert "FileNotFoundError" in lines[-3]
+    assert lines[-2:] == [f"file:    {kept}", f"reopen:  make lab NOTEBOOK={kept}"]
+    assert (house / kept).exists()
+    assert "failed: 04_training.failed.ipynb" in make(house, "status").stdout
+
+    ready.touch()
+    again = make(house, "report")
+    readers = ["04_training", "05_gradcam", "07_representation", "08_repair", "00_summary"]
+    assert ran(again) == readers  # and not the others, which read none of this
+    assert str(shard) in again.stderr and shard.read_bytes() == whole
+    assert not (house / kept).exists()
     after = make(house, "status").stdout
-    assert "stale" not in after and "altered" not in after
+    assert "stale" not in after and "altered" not in after and "failed" not in after
+
+
+def damage_shard(house):
+    """Cut a shard of the training images short; its path and what it held."""
+    result = json.loads((house / "reports/smoke/results/01_data.json").read_text())
+    spec = ArtifactSpec.from_json(result["specs"]["train"])
+    shard = next(Store(house / ".store").folder(spec).glob("*.parquet"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000])
+    return shard, whole
+
+
+def test_a_failure_of_a_change_that_is_taken_back_leaves_no_trace(house):
+    kept = house / "reports/smoke/notebooks/06_geometry.failed.ipynb"
+    kept.write_text("{}")
+    status = make(house, "status").stdout
+    kept.unlink()
+    assert "06_geometry        fresh" in status
 
 
 def test_a_lost_result_and_damaged_stamps_are_made_again(house):
@@ -208,25 +245,6 @@ def test_a_training_set_of_no_image_set_stops_make_before_a_kernel_starts(house)
     edit(house, "[reel, sd", "[real, sd", "params/defaults.yaml")
     assert done.returncode != 0 and ran(done) == [] and "Traceback" not in done.stderr
     assert "arm 'reel': no image set 'reel'; did you mean 'real'?" in done.stderr
-
-
-def test_a_failing_notebook_is_loud_and_kept_and_not_done(house):
-    opening = 'study = Study.open(\\"04_training\\", globals())'
-    failing = f"{opening}; raise RuntimeError('on purpose')"
-    edit(house, opening, failing, "notebooks/04_training.ipynb")
-    done = make(house, "report")
-    stale = make(house, "status").stdout
-    edit(house, failing, opening, "notebooks/04_training.ipynb")
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("make")]
-    assert done.returncode != 0 and ran(done) == []
-    assert "RuntimeError: on purpose" in lines[-3]
-    assert lines[-2:] == ["file:    reports/smoke/notebooks/04_training.failed.ipynb",
-                          "reopen:  make lab NOTEBOOK=reports/smoke/notebooks/04_training.failed.ipynb"]
-    assert (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
-    assert "failed: 04_training.failed.ipynb" in stale
-    again = ["04_training", "05_gradcam", "07_representation", "08_repair", "00_summary"]
-    assert ran(make(house, "report")) == again  # it was not taken as done
-    assert not (house / "reports/smoke/notebooks/04_training.failed.ipynb").exists()
 
 
 def test_help_lists_every_command():

@@ -180,6 +180,12 @@ def test_prune_removes_what_is_not_kept_and_nothing_in_use(root):
     assert (root.root / "probe" / "way.json").exists()
 
 
+def test_seconds_count_the_files_of_an_earlier_run_in_proportion(root):
+    spec = steps.numbers({"count": 2, "pause": 0.1})
+    assert root.seconds(spec) == 0
+    assert root.make(spec) and root.seconds(spec) >= 0.2
+
+
 def test_two_processes_on_one_artifact_make_it_once(root, tmp_path):
     log = tmp_path / "log"
     recipe = steps.numbers({"count": 4, "log": str(log), "pause": 0.1})
