@@ -74,7 +74,10 @@ def together(store, recipe):
         folder = Path(recipe.settings["folder"])
         (folder / f"begun-{i}").touch()
         deadline = time.monotonic() + 60
-        while len(list(folder.glob("begun-*"))) < recipe.settings["others"] and time.monotonic() < deadline:
+        while (
+            len(list(folder.glob("begun-*"))) < recipe.settings["others"]
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.01)
         path.write_text(str(os.getpid()))
     return {f"{i}.txt": lambda path, i=i: write(i, path) for i in range(recipe.settings["others"])}

@@ -34,7 +34,9 @@ def test_every_example_runs(tmp_path, monkeypatch):
     train, cam, distance, lines, sampling, exchange = EXAMPLES
     names = {"Path": Path}
     for code in (train, cam, distance, lines, sampling):
-        quick = code.replace("steps=200", "steps=30").replace("inference_steps=8", "inference_steps=2")
+        quick = code.replace("steps=200", "steps=30").replace(
+            "inference_steps=8", "inference_steps=2"
+        )
         exec(quick, names)
     assert names["accuracy"] > 0.9 and names["maps"].shape[0] == 8
     assert 0 <= names["distance"] < 100 and np.hypot(names["x"] - 90, names["y"] - 60) < 5

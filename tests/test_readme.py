@@ -1,4 +1,6 @@
-"""Every command in the README does what it says, and its figures are those of the runs that are kept."""
+"""Every command in the README does what it says, and its figures are those of the runs that are
+kept.
+"""
 
 import json
 import os
@@ -18,20 +20,27 @@ from tests.conftest import make
 from tests.tools.test_new import pictures
 
 TEXT = (ROOT / "README.md").read_text()
-COMMANDS = [line.partition("#")[0].strip() for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S) for line in block.splitlines()]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.S)
+    for line in block.splitlines()
+]
 MINE = "PROFILE=mine"  # what the worked example makes
 MAKE = [shlex.split(line)[1:] for line in COMMANDS if line.startswith("make ")]
 
 
 def test_all_commands_are_of_a_kind_that_is_tried_here():
     assert COMMANDS[:2] == ["make report", "make test"]
-    assert all(line.startswith(("make ", ".venv/bin/papermill ", ".venv/bin/dask ")) for line in COMMANDS)
+    assert all(
+        line.startswith(("make ", ".venv/bin/papermill ", ".venv/bin/dask ")) for line in COMMANDS
+    )
 
 
 @pytest.mark.parametrize(
     "words", [w for w in MAKE if w[0] not in ("lab", "test") and MINE not in w], ids=" ".join)
 def test_make_commands(house, words):
-    done = make(house, *[word for word in words if not word.startswith("PROFILE=")])  # in smoke's sizes
+    # in smoke's sizes
+    done = make(house, *[word for word in words if not word.startswith("PROFILE=")])
     assert done.returncode == 0, done.stderr
     for word in words:
         if word.startswith("PROFILE="):
@@ -51,7 +60,8 @@ def test_papermill_by_hand_leaves_the_study_alone(house, tmp_path):
     words = [str(out) if word.startswith("/tmp/") else word for word in words[1:]]
     words = [str(house / word) if word.startswith("notebooks/") else word for word in words]
     done = subprocess.run([sys.executable, "-m", "papermill", *words], cwd=tmp_path, text=True,
-                          capture_output=True, env={**os.environ, "PYTHONPATH": str(house)})  # from any folder
+                          # from any folder
+                          capture_output=True, env={**os.environ, "PYTHONPATH": str(house)})
     assert done.returncode == 0, done.stderr
     assert (house / "reports/smoke/results/04_training.json").read_text() == before
     assert '"epochs": 3' in out.read_text() or "epochs = 3" in out.read_text()
@@ -60,13 +70,18 @@ def test_papermill_by_hand_leaves_the_study_alone(house, tmp_path):
 
 def test_make_lab_listens_here_alone_and_asks_for_its_token(house):
     command = ["make", "lab", f"PY={sys.executable}", "LAB=--no-browser --allow-root --port=0"]
-    server = subprocess.Popen(command, cwd=house, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    server = subprocess.Popen(
+        command, cwd=house, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
         urls = [re.search(r"http://\S+", line)[0] for line in _until(server.stderr, "?token=")]
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(20)
-    assert all(re.match(r"http://(127\.0\.0\.1|localhost):\d+/", url) for url in urls) and "?token=" in urls[-1]
+    assert (
+        all(re.match(r"http://(127\.0\.0\.1|localhost):\d+/", url) for url in urls)
+        and "?token=" in urls[-1]
+    )
 
 
 def _until(lines, mark):
@@ -116,7 +131,9 @@ def test_the_worked_example_to_its_page_in_smokes_sizes(mine):
     small = yaml.safe_load((mine / "params/smoke.yaml").read_text())
     profile = yaml.safe_load(path.read_text())
     for name in small.keys() - {"data"}:
-        profile[name] |= {key: small[name][key] for key in small[name].keys() & profile[name].keys()}
+        profile[name] |= {
+            key: small[name][key] for key in small[name].keys() & profile[name].keys()
+        }
     profile["repair"] |= {"num_real": 30, "num_real_curve": [20], "unfreeze_last_curve": [0]}
     path.write_text(yaml.safe_dump(profile))
     assert len(list(worked_example(mine, "plan", "report", "export"))) == 3
@@ -137,17 +154,26 @@ def test_every_profile_is_listed():
         assert own or f"`{profile}`" in TEXT
 
 
-@pytest.mark.parametrize("profile", sorted(path.parent.name for path in ROOT.glob("reports/*-small/results")))
+@pytest.mark.parametrize(
+    "profile", sorted(path.parent.name for path in ROOT.glob("reports/*-small/results"))
+)
 def test_the_tables_of_kept_runs_are_what_these_runs_found(profile):
     section = TEXT.partition(f"(reports/{profile}/report.html)")[2].partition("/report.html)")[0]
     lines = [[cell.strip() for cell in line.split("|")[1:]] for line in section.splitlines()]
     rows = {cells[0]: cells[1:3] for cells in lines if len(cells) > 3}
-    found = json.loads((ROOT / "reports" / profile / "results" / "04_training.json").read_text())["numbers"]
+    found = json.loads((ROOT / "reports" / profile / "results" / "04_training.json").read_text())[
+        "numbers"
+    ]
     for arm, sets in found["accuracy"].items():
-        wanted = [interval(sets["test"], ""), interval(found["gaps"][arm], "+") if arm in found["gaps"] else ""]
+        wanted = [
+            interval(sets["test"], ""),
+            interval(found["gaps"][arm], "+") if arm in found["gaps"] else "",
+        ]
         assert rows[arm] == wanted, arm
 
 
 def interval(found, sign):
     """A share as the README writes it."""
-    return f"{100 * found['mean']:{sign}.1f} ± {50 * (found['high'] - found['low']):.1f}".replace("-", "−")
+    return f"{100 * found['mean']:{sign}.1f} ± {50 * (found['high'] - found['low']):.1f}".replace(
+        "-", "−"
+    )

@@ -17,7 +17,9 @@ from lib.measure import geometry
 def lines(store: Store, recipe: ArtifactSpec) -> FileWriters:
     """A row for each of the first `count` images of a set."""
     def write(path: Path) -> None:
-        part = images.load(store.make(recipe.inputs["images"])).take(slice(recipe.settings["count"]))
+        part = images.load(store.make(recipe.inputs["images"])).take(
+            slice(recipe.settings["count"])
+        )
         pictures = part.native() if recipe.settings.get("native") else part.images
         geometry.features(pictures, recipe.seed, workers.cores()).to_parquet(path)
     return {"lines.parquet": write}

@@ -37,8 +37,8 @@ def memorisation(synthetic: np.ndarray, train: np.ndarray, test: np.ndarray,
     `closer` is the share of synthetic images nearer to train than that quantile of test images, so
     that q is what a generator without copies scores; `authentic` (Alaa et al. 2022) is the share
     farther from their nearest training image than that one is from its own nearest; `membership` is
-    the AUC of "was this image trained on" from its distance to the nearest synthetic image, training
-    against test images (0.5: nothing leaks); `pairs` are the closest ones.
+    the AUC of "was this image trained on" from its distance to the nearest synthetic image,
+    training against test images (0.5: nothing leaks); `pairs` are the closest ones.
     """
     for images in (synthetic, train, test):
         check_enough(len(images))

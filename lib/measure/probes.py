@@ -164,7 +164,8 @@ def penultimate(model: nn.Module, images: np.ndarray, batch: int = 500) -> np.nd
 
 def similarity(features: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
                base: str) -> dict[str, dict[str, Estimate]]:
-    """CKA after each layer with the base's classifier of the same seed; the base's with its next."""
+    """CKA after each layer with the base's classifier of the same seed; the base's with its next.
+    """
     others = features[base]
     rows = {arm: [{layer: cka(values, others[(k + (arm == base)) % len(others)][layer], True)
                    for layer, values in seed.items()} for k, seed in enumerate(seeds)]

@@ -25,7 +25,8 @@ def compare(first: str, second: str, reports: Path = REPORTS) -> Path:
     studies = [Study(profile, reports) for profile in (first, second)]
     settings = differing(*(all_settings(study) for study in studies))
     page = template("compare.html.j2").render(
-        studies=studies, css=css(), settings=as_table(settings), results=as_table(results(*studies)))
+        studies=studies, css=css(), settings=as_table(settings), results=as_table(results(*studies))
+    )
     check(page)
     return write(reports / f"compare-{first}-{second}.html", page)
 

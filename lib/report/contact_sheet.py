@@ -1,4 +1,6 @@
-"""Contact sheets: pictures in a grid, drawn as one embedded picture with vector labels and overlays on top."""
+"""Contact sheets: pictures in a grid, drawn as one embedded picture with vector labels and overlays
+on top.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from PIL import Image
 
 from lib.report import ReportError, style
 
-SMALL = 60_000  # bytes of PNG that are worth exact pixels; larger sheets become JPEG without colour subsampling
+# bytes of PNG that are worth exact pixels; larger sheets become JPEG without colour subsampling
+SMALL = 60_000
 EDGE = "#010101"  # dark in both themes, as pictures are the same in both
 LARGEST = 170  # pixels of the page that one picture gets at most
 LETTER, LINE = 6.6, 15  # pixels of the page a letter and a line of labels take
@@ -28,7 +31,9 @@ LETTER, LINE = 6.6, 15  # pixels of the page a letter and a line of labels take
 
 @dataclass(frozen=True)
 class Grid:
-    """Pictures with their place and labels, and how they are scaled: `zoom` page pixels for one of theirs."""
+    """Pictures with their place and labels, and how they are scaled: `zoom` page pixels for one of
+    theirs.
+    """
 
     images: np.ndarray
     columns: int
@@ -45,7 +50,8 @@ class Grid:
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not len(images):
             raise ReportError(
-                f"sheet {name!r} needs images (n, h, w, 3) uint8, n >= 1; got {images.shape} {images.dtype}"
+                f"sheet {name!r} needs images (n, h, w, 3) uint8, n >= 1; "
+                f"got {images.shape} {images.dtype}"
             )
         columns = columns or (-(-len(images) // len(rows)) if rows else min(len(images), 8))
         count = -(-len(images) // columns)
@@ -56,7 +62,9 @@ class Grid:
         ):
             if given is not None and len(given) not in fits:
                 there = f"{len(images)} images in {columns} columns"
-                raise ReportError(f"sheet {name!r}: {len(given)} {what} for {there}; expected {fits[0]}")
+                raise ReportError(
+                    f"sheet {name!r}: {len(given)} {what} for {there}; expected {fits[0]}"
+                )
         longest = max((len(line) for row in rows or [] for line in _wrap(row, 20)), default=0)
         label = min(150, 12 + round(LETTER * longest)) if rows else 0
         zoom = min((width - label) / columns - 4, LARGEST) / images.shape[2]
@@ -81,12 +89,17 @@ class Grid:
         """A title broken to the width of a picture, three lines at most."""
         letters = max(4, int((self.cell[1] + self.gap) * self.zoom / LETTER))
         lines = _wrap(text, letters)
-        return lines if len(lines) <= 3 else [*lines[:2], lines[2][: letters - 1].rstrip(" ,") + "…"]
+        return (
+            lines if len(lines) <= 3 else [*lines[:2], lines[2][: letters - 1].rstrip(" ,") + "…"]
+        )
 
     @property
     def heads(self) -> tuple[int, int]:
-        """Room above the first row and above each later one for titles, in pixels of the pictures."""
-        room = max((len(self.lines(title)) for title in self.titles), default=0) * LINE + 5 * bool(self.titles)
+        """Room above the first row and above each later one for titles, in pixels of the pictures.
+        """
+        room = max((len(self.lines(title)) for title in self.titles), default=0) * LINE + 5 * bool(
+            self.titles
+        )
         above = int(np.ceil(room / self.zoom))
         return above, (above if len(self.titles) == len(self.images) else 0)
 
@@ -100,7 +113,9 @@ class Grid:
     def size(self) -> tuple[int, int]:
         """Width and height of the whole, in pixels of the pictures."""
         height, width = self.cell
-        return self.columns * (width + self.gap) - self.gap, self.corner(len(self.images) - 1)[1] + height
+        return self.columns * (width + self.gap) - self.gap, self.corner(len(self.images) - 1)[
+            1
+        ] + height
 
     def frame(self) -> pd.DataFrame:
         """Row, column, label and title of each picture."""
@@ -159,7 +174,8 @@ def _pictures(axes, grid: Grid) -> None:
         whole[y : y + grid.cell[0], x : x + grid.cell[1]] = image
         frames.append(
             Outline(
-                np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]) * grid.cell[::-1] + (x - 0.5, y - 0.5),
+                np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]) * grid.cell[::-1]
+                + (x - 0.5, y - 0.5),
                 closed=True,
             )
         )
@@ -173,7 +189,8 @@ def _labels(axes, grid: Grid) -> None:
     for r, text in enumerate(grid.rows):
         y = grid.corner(r * grid.columns)[1] + height / 2
         lines = _wrap(text, 20)
-        for k, line in enumerate(lines):  # each its own text: the reader's font has another width than the one measured here
+        # each its own text: the reader's font has another width than the one measured here
+        for k, line in enumerate(lines):
             lower = (k - (len(lines) - 1) / 2) * LINE / grid.zoom
             axes.text(-0.5 - 8 / grid.zoom, y + lower, line, ha="right", va="center", fontsize=9.5)
     for i, text in enumerate(grid.titles):
@@ -190,7 +207,8 @@ def _labels(axes, grid: Grid) -> None:
 
 
 def _legend(axes, names: Mapping[str, str], left: float) -> None:
-    """One line under the pictures; the bright colours get a dark edge as they have on the pictures."""
+    """One line under the pictures; the bright colours get a dark edge as they have on the pictures.
+    """
     edge = [withStroke(linewidth=5, foreground=EDGE, alpha=0.55)]
     handles = [Line2D([], [], color=color, lw=3, path_effects=edge) for color in names.values()]
     axes.legend(
@@ -220,21 +238,26 @@ def _overlay(axes, corner, cell, overlay: Mapping, names: Mapping[str, str]) -> 
         _strokes(axes, lines, frame, names[name], 1.8, halo)
     for name, points in _named(overlay.get("points"), "points").items():
         places = np.asarray(points, float).reshape(-1, 2) + (x, y)
-        axes.scatter(*places.T, s=26, color=names[name], edgecolor=EDGE, linewidth=0.9, zorder=4).set_clip_path(
-            frame
-        )
+        axes.scatter(
+            *places.T, s=26, color=names[name], edgecolor=EDGE, linewidth=0.9, zorder=4
+        ).set_clip_path(frame)
 
 
-def _strokes(axes, lines: np.ndarray, frame: Rectangle, color: str, width: float, effects: list) -> None:
+def _strokes(
+    axes, lines: np.ndarray, frame: Rectangle, color: str, width: float, effects: list
+) -> None:
     """Line segments (k, 2, 2) as one path, a tenth of the size of k lines."""
     path = Outline(lines.reshape(-1, 2), [Outline.MOVETO, Outline.LINETO] * len(lines))
-    drawn = PathPatch(path, fill=False, edgecolor=color, linewidth=width, capstyle="round", path_effects=effects)
+    drawn = PathPatch(
+        path, fill=False, edgecolor=color, linewidth=width, capstyle="round", path_effects=effects
+    )
     axes.add_artist(drawn)
     drawn.set_clip_path(frame)
 
 
 def _border(mask: np.ndarray) -> np.ndarray:
-    """Edges (k, 2, 2) between pixels in the mask and pixels out of it, along the pixels' own sides."""
+    """Edges (k, 2, 2) between pixels in the mask and pixels out of it, along the pixels' own sides.
+    """
     padded = np.pad(np.asarray(mask, bool), 1)
     y, x = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
     v, u = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
@@ -249,36 +272,52 @@ def _named(given, name: str) -> dict:
 
 
 def _names(overlays: Sequence[Mapping | None]) -> dict[str, str]:
-    """A colour for each name in the overlays, in order of appearance; chosen to be seen on any picture."""
+    """A colour for each name in the overlays, in order of appearance; chosen to be seen on any
+    picture.
+    """
     known = {"mask", "segments", "points"}
     found: dict[str, str] = {}
     bright = [color for key, color in style.PICTURE.items() if key != "mask"]
     for overlay in overlays:
         if unknown := sorted(set(overlay or {}) - known):
-            raise ReportError(f"overlay {unknown[0]!r} is not known; overlays have {', '.join(sorted(known))}")
+            raise ReportError(
+                f"overlay {unknown[0]!r} is not known; overlays have {', '.join(sorted(known))}"
+            )
         for kind in overlay or {}:
             for name in ["mask"] if kind == "mask" else _named(overlay[kind], kind):
                 found.setdefault(
                     name,
-                    style.PICTURE["mask"] if name == "mask" else bright[len(set(found) - {"mask"}) % len(bright)],
+                    style.PICTURE["mask"]
+                    if name == "mask"
+                    else bright[len(set(found) - {"mask"}) % len(bright)],
                 )
     return found
 
 
 def _wrap(text: str, letters: int) -> list[str]:
     """Lines of at most so many letters; a longer word ends in an ellipsis."""
-    words = [word if len(word) <= letters else word[: letters - 1] + "…" for word in str(text).split()]
+    words = [
+        word if len(word) <= letters else word[: letters - 1] + "…" for word in str(text).split()
+    ]
     return textwrap.wrap(" ".join(words), letters) or [""]
 
 
 def _smaller(text: str, crisp: bool) -> str:
-    """Replace a large PNG inside the SVG by JPEG; let pictures that are shown smaller than they are be smoothed."""
+    """Replace a large PNG inside the SVG by JPEG; let pictures that are shown smaller than they are
+    be smoothed.
+    """
     if not crisp:
-        text = text.replace("image-rendering:crisp-edges;image-rendering:pixelated", "image-rendering:auto")
+        text = text.replace(
+            "image-rendering:crisp-edges;image-rendering:pixelated", "image-rendering:auto"
+        )
     found = re.search(r"data:image/png;base64,([^\"]+)", text)
     png = base64.b64decode(found[1])
     if len(png) <= SMALL:
         return text
     packed = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").save(packed, "JPEG", quality=80, subsampling=0, optimize=True)
-    return text.replace(found[0], "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode())
+    Image.open(io.BytesIO(png)).convert("RGB").save(
+        packed, "JPEG", quality=80, subsampling=0, optimize=True
+    )
+    return text.replace(
+        found[0], "data:image/jpeg;base64," + base64.b64encode(packed.getvalue()).decode()
+    )

@@ -43,8 +43,10 @@ from lib.report.tables import (
     value,
 )
 
-__all__ = ["HEAT", "begin", "color", "contact_sheet", "figure", "flat", "marks", "overview", "palette",
-           "say", "show", "table", "value"]  # fmt: skip
+__all__ = [
+    "HEAT", "begin", "color", "contact_sheet", "figure", "flat", "marks", "overview", "palette",
+    "say", "show", "table", "value",
+]  # fmt: skip
 HEADLINE, READING = 12, 30  # words of a caption
 
 

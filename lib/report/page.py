@@ -257,7 +257,8 @@ def licences(study: Study, known: Mapping[str, str]) -> list[str]:
 
 
 def check(page: str) -> None:
-    """Refuse a script, an outside address, a lost link, a picture without alt text, a large page."""
+    """Refuse a script, an outside address, a lost link, a picture without alt text, a large page.
+    """
     soup = BeautifulSoup(page, "html.parser")
     ids = {tag["id"] for tag in soup.find_all(id=True)}
     for tag in soup.find_all(True):
@@ -340,7 +341,8 @@ def write(path: Path, page: str) -> Path:
 
 
 class Renderer(IPythonRenderer):
-    """Raw HTML is text, links to chapters lead to their appendix, other addresses are spelled out."""
+    """Raw HTML is text, links to chapters lead to their appendix, other addresses are spelled out.
+    """
 
     def inline_html(self, html: str) -> str:
         return escape(html)

@@ -77,7 +77,9 @@ def bars(axes, results: Results, colour: str, letters: int = 60) -> None:
     for y, result in enumerate(results.values()):
         mean, low, high = (100 * result[end] for end in ENDS)
         axes.barh(y, mean, height=0.6, color=colour, alpha=0.35 if low <= 0 <= high else 1)
-        axes.errorbar(mean, y, xerr=[[mean - low], [high - mean]], color=color("ink"), linewidth=1.2)
+        axes.errorbar(
+            mean, y, xerr=[[mean - low], [high - mean]], color=color("ink"), linewidth=1.2
+        )
     axes.axvline(0, linewidth=1, color=color("ink"))
     _rows(axes, [textwrap.fill(name, letters) for name in results])
 
@@ -88,7 +90,9 @@ def scaling(axes, points: pd.DataFrame, curves: Sequence[Curve]) -> None:
     for curve in curves:
         rows, added = points[points["arm"].isin(curve.arms)], curve.kind == ADD_ON
         colour = color(f"real+{curve.set}" if added else curve.set)
-        axes.scatter(rows["images"], 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0)
+        axes.scatter(
+            rows["images"], 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0
+        )
         means = 100 * rows.groupby("images")["accuracy"].mean()
         axes.plot(means.index, means, color=colour, linestyle="--" if added else "-",
                   marker=forms[curve.label])
@@ -100,7 +104,10 @@ def scaling(axes, points: pd.DataFrame, curves: Sequence[Curve]) -> None:
 def worth(axes, rates: pd.DataFrame) -> None:
     """Real images that a synthetic one is worth, over the synthetic images; a mark a curve."""
     known = rates[rates["worth"].notna()]
-    groups = {f"{name}, {kind}": part for (name, kind), part in known.groupby(["set", "curve"], sort=False)}
+    groups = {
+        f"{name}, {kind}": part
+        for (name, kind), part in known.groupby(["set", "curve"], sort=False)
+    }
     forms = marks(list(groups))
     for key, part in groups.items():
         mean, low, high = _ends(part["worth"], 1)
@@ -120,7 +127,9 @@ def mixtures(axes, points: pd.DataFrame, curves: Sequence[Curve]) -> None:
         rows = points[points["arm"].isin(curve.arms)]
         rows = rows.assign(share=100 * rows["real"] / rows["images"])
         colour = color(curve.set)
-        axes.scatter(rows["share"], 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0)
+        axes.scatter(
+            rows["share"], 100 * rows["accuracy"], s=16, color=colour, alpha=0.5, linewidths=0
+        )
         means = 100 * rows.groupby("share")["accuracy"].mean()
         axes.plot(means.index, means, color=colour, marker="o", label=label(curve.set))
     axes.set(xlabel="real images (%), the rest synthetic", ylabel="accuracy (%)")
@@ -133,7 +142,9 @@ def real_images(axes, curves: Mapping[str, pd.DataFrame], reference: float) -> N
     for k, (name, rows) in enumerate(curves.items()):
         mean, low, high = _ends(rows["accuracy"])
         x = rows["m"] * 1.04 ** (k - len(curves) / 2)  # a little apart, so that intervals are seen
-        axes.errorbar(x, mean, yerr=[mean - low, high - mean], color=colours[name], marker=forms[name])
+        axes.errorbar(
+            x, mean, yerr=[mean - low, high - mean], color=colours[name], marker=forms[name]
+        )
         _end_label(axes, x.iloc[-1], mean[-1], name, colours[name])
     axes.axhline(100 * reference, linestyle="--", linewidth=1, color=color("real"))
     axes.set(xlabel="real images", ylabel="accuracy (%)")
@@ -145,17 +156,24 @@ def sweep(axes, points: pd.DataFrame, prompt: str, guidance: float) -> None:
     left, right = axes
     along = points[points["prompt"] == prompt].sort_values("guidance")
     x, y = _ends(along["variety"], 1), _ends(along["recognised"])
-    left.errorbar(x[0], y[0], xerr=abs(x[1:] - x[0]), yerr=abs(y[1:] - y[0]), fmt="o-", color=color("sd"))
+    left.errorbar(
+        x[0], y[0], xerr=abs(x[1:] - x[0]), yerr=abs(y[1:] - y[0]), fmt="o-", color=color("sd")
+    )
     for scale, *at in zip(along["guidance"], x[0], y[0], strict=True):
         left.annotate(f"{scale:g}", at, xytext=(7, 7), textcoords="offset points")
-    left.set(xlabel="variety within a class (grey levels)", ylabel="recognised (%)", title="guidance scale")
+    left.set(
+        xlabel="variety within a class (grey levels)",
+        ylabel="recognised (%)",
+        title="guidance scale",
+    )
     prompts = points[points["guidance"] == guidance]
     dots(right, {"sd": dict(zip(prompts["prompt"], prompts["recognised"], strict=True))})
     right.set(xlabel="recognised (%)", title="prompt")
 
 
 def measures(axes, means: Mapping[str, Results]) -> None:
-    """One panel a measure: mean and interval of `means[arm][measure]`, training sets down the axis."""
+    """One panel a measure: mean and interval of `means[arm][measure]`, training sets down the axis.
+    """
     arms, colours = list(means), palette(list(means))
     for axis, name in zip(axes, next(iter(means.values())), strict=True):
         for y, arm in enumerate(arms):
@@ -166,12 +184,14 @@ def measures(axes, means: Mapping[str, Results]) -> None:
 
 
 def calibration(axes, known: pd.DataFrame, size: int) -> None:
-    """Left: vanishing-point error over image size, rendered and (dashed) photographs. Right: AUROC of bent
-    against straight. The study's size is marked."""
+    """Left: vanishing-point error over image size, rendered and (dashed) photographs. Right: AUROC
+    of bent against straight. The study's size is marked."""
     panels = {"median": "error of vanishing points (°)", "bend": "AUROC, bent against straight"}
     for axis, (name, ylabel) in zip(axes, panels.items(), strict=True):
         mean, low, high = _ends(known[name], 1)
-        axis.errorbar(known["size"], mean, yerr=[mean - low, high - mean], fmt="o-", color=color("real"))
+        axis.errorbar(
+            known["size"], mean, yerr=[mean - low, high - mean], fmt="o-", color=color("real")
+        )
         axis.axvline(size, linewidth=1, color=color("other"))
         axis.annotate("this study", (size, 1), (4, -12), ("data", "axes fraction"), "offset points",
                       color=color("muted"), fontsize=9)
@@ -208,5 +228,13 @@ def _rows(axes, names: Sequence[str]) -> None:
 
 
 def _end_label(axes, x: float, y: float, name: str, colour: str) -> None:
-    axes.annotate(name, (x, y), xytext=(7, 0), textcoords="offset points", va="center", color=colour,
-                  fontsize=9.5, annotation_clip=False)
+    axes.annotate(
+        name,
+        (x, y),
+        xytext=(7, 0),
+        textcoords="offset points",
+        va="center",
+        color=colour,
+        fontsize=9.5,
+        annotation_clip=False,
+    )

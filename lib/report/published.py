@@ -1,4 +1,6 @@
-"""Published results beside those of the study: drops against real are compared, accuracies only on the same data."""
+"""Published results beside those of the study: drops against real are compared, accuracies only on
+the same data.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +25,23 @@ def load(path: Path = FILE) -> dict[str, dict[str, Any]]:
         missing = {"title", "classifier", "protocol"} - set(facts)
         if missing:
             raise ReportError(
-                f"published source {name!r} does not say {', '.join(sorted(missing))}.\n{path}: {name}")
+                f"published source {name!r} does not say {', '.join(sorted(missing))}."
+                f"\n{path}: {name}"
+            )
     return sources
 
 
 def nearest(dataset: str, path: Path = FILE) -> str:
-    """The data set itself where there are published results on it, else the one that most are on."""
+    """The data set itself where there are published results on it, else the one that most are on.
+    """
     counts = Counter(on for facts in load(path).values() for on in facts.get("accuracy", {}))
     return dataset if dataset in counts else counts.most_common(1)[0][0]
 
 
 def compare(accuracy: Mapping[str, Mapping], drops: Mapping[str, Mapping], dataset: str,
             path: Path = FILE) -> pd.DataFrame:
-    """One row a published accuracy of a training set that the study has, in %, with both drops in points.
+    """One row a published accuracy of a training set that the study has, in %, with both drops in
+    points.
 
     `our_accuracy` stands there only where both were measured on the same data.
     """
@@ -44,10 +50,18 @@ def compare(accuracy: Mapping[str, Mapping], drops: Mapping[str, Mapping], datas
         published = facts.get("accuracy", {}).get(on, {})
         for arm, value in published.items():
             if arm in accuracy:
-                rows.append({"source": name, "data": on, "training_set": arm, "published": value,
-                             "generator": facts.get("setting", {}).get(arm, NONE),
-                             "published_drop": _drop(arm, published), "our_drop": drops.get(arm, NONE),
-                             "our_accuracy": accuracy[arm] if on == dataset else NONE})
+                rows.append(
+                    {
+                        "source": name,
+                        "data": on,
+                        "training_set": arm,
+                        "published": value,
+                        "generator": facts.get("setting", {}).get(arm, NONE),
+                        "published_drop": _drop(arm, published),
+                        "our_drop": drops.get(arm, NONE),
+                        "our_accuracy": accuracy[arm] if on == dataset else NONE,
+                    }
+                )
     return pd.DataFrame(rows)
 
 

@@ -1,7 +1,9 @@
-"""The look of every figure: colours that follow the reader's light or dark, type, and the SVG they end in.
+"""The look of every figure: colours that follow the reader's light or dark, type, and the SVG they
+end in.
 
-A figure is drawn in the colours of the light theme; in the saved SVG each of them becomes a CSS variable with a
-second value for the dark theme. So the picture follows the reader without a script, on the page and in JupyterLab.
+A figure is drawn in the colours of the light theme; in the saved SVG each of them becomes a CSS
+variable with a second value for the dark theme. So the picture follows the reader without a script,
+on the page and in JupyterLab.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 
 from lib.report import ReportError
 
-# name: (light, dark). The hues of Okabe and Ito, moved until each has a contrast of 3 on its paper and every two arms
-# differ by 13 units of L*a*b* for readers with full, protanopic and deuteranopic sight; a mix is its set, darker.
+# name: (light, dark). The hues of Okabe and Ito, moved until each has a contrast of 3 on its paper
+# and every two arms differ by 13 units of L*a*b* for readers with full, protanopic and deuteranopic
+# sight; a mix is its set, darker.
 THEME = {
     "paper": ("#fcfcfa", "#15181c"),
     "ink": ("#1c1f23", "#e8e8e5"),
@@ -40,7 +43,13 @@ THEME = {
     "other": ("#6b6f76", "#969ca4"),
 }
 HEAT = "cividis"  # perceptually even, and the same to readers who do not tell red from green
-PICTURE = {"mask": "#ffd60a", "first": "#ff5ca8", "second": "#3ddcff", "third": "#9dff57", "fourth": "#ffffff"}
+PICTURE = {
+    "mask": "#ffd60a",
+    "first": "#ff5ca8",
+    "second": "#3ddcff",
+    "third": "#9dff57",
+    "fourth": "#ffffff",
+}
 WIDTHS = {"narrow": 460, "wide": 740, "full": 980}  # pixels of the page
 FONTS = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 SVG_LIMIT = 1_500_000  # bytes: the whole page has ten million
@@ -85,7 +94,9 @@ RC = {
     "image.cmap": HEAT,
     "image.interpolation": "none",
     "figure.constrained_layout.use": True,
-    "axes.prop_cycle": matplotlib.cycler(color=[THEME[n][0] for n in ("real", "sd", "cd", "di", "published", "other")]),
+    "axes.prop_cycle": matplotlib.cycler(
+        color=[THEME[n][0] for n in ("real", "sd", "cd", "di", "published", "other")]
+    ),
     "svg.fonttype": "none",
     "svg.hashsalt": "one report",
     "text.parse_math": False,  # a class may be called $x$
@@ -93,9 +104,12 @@ RC = {
 
 
 def color(name: str) -> str:
-    """The one colour of an arm, set or theme entry: `real`, `sd`, `0.1*real+sd`, `ink`; others get a fixed one."""
+    """The one colour of an arm, set or theme entry: `real`, `sd`, `0.1*real+sd`, `ink`; others get
+    a fixed one.
+    """
     parts = sorted(
-        {re.sub(r"^[\d.]+\*", "", part.strip()) for part in str(name).split("+")}, key=lambda p: p != "real"
+        {re.sub(r"^[\d.]+\*", "", part.strip()) for part in str(name).split("+")},
+        key=lambda p: p != "real",
     )
     plain = "+".join(parts)
     if plain in THEME:
@@ -114,7 +128,9 @@ def adaptive(name: str) -> str:
 
 def palette(names: list[str]) -> dict[str, str]:
     """A colour for each name: arms keep their own, the others share what is left, in order."""
-    known = {name: color(name) for name in names if str(name).split("*")[-1] in THEME or "+" in str(name)}
+    known = {
+        name: color(name) for name in names if str(name).split("*")[-1] in THEME or "+" in str(name)
+    }
     left = [
         light
         for key, (light, _) in THEME.items()
@@ -125,7 +141,9 @@ def palette(names: list[str]) -> dict[str, str]:
 
 
 def marks(names: list[str]) -> dict[str, str]:
-    """A mark for each name of a line plot, so that nobody needs the colours: sets keep their own, the others share the rest."""
+    """A mark for each name of a line plot, so that nobody needs the colours: sets keep their own,
+    the others share the rest.
+    """
     own = dict(zip(("real", "sd", "cd", "di", "published"), "os^vP", strict=True))
     others = [name for name in names if name not in own]
     return {name: own.get(name) or "DXd<>*"[others.index(name) % 6] for name in names}
@@ -138,7 +156,10 @@ def svg(figure: Figure) -> str:
     drawn = io.StringIO()
     with matplotlib.rc_context(RC):
         figure.savefig(
-            drawn, format="svg", dpi=160, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+            drawn,
+            format="svg",
+            dpi=160,
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
     text = drawn.getvalue()
     return _themed(text[text.index("<svg") :])
@@ -165,24 +186,33 @@ def _themed(text: str) -> str:
     """Light colours become variables, the fonts those of the reader's system."""
     variables = {light: f"var(--{name.replace('+', '-')})" for name, (light, _) in THEME.items()}
     variables |= {_paler(light): variable for light, variable in variables.items()}
-    variables["#000000"] = variables["#424242"] = "var(--ink)"  # error bars of matplotlib, of seaborn
+    # error bars of matplotlib, of seaborn
+    variables["#000000"] = variables["#424242"] = "var(--ink)"
     text = re.sub(r"#[0-9a-f]{6}\b", lambda found: variables.get(found[0], found[0]), text)
     text = re.sub(r"'DejaVu Sans'(, sans-serif)?", FONTS, text)
-    light, dark = (";".join(f"--{n.replace('+', '-')}:{pair[i]}" for n, pair in THEME.items()) for i in (0, 1))
+    light, dark = (
+        ";".join(f"--{n.replace('+', '-')}:{pair[i]}" for n, pair in THEME.items()) for i in (0, 1)
+    )
     rules = f"<style>:root{{{light}}}@media (prefers-color-scheme: dark){{:root{{{dark}}}}}</style>"
     head = text.index(">") + 1
     return text[:head] + rules + text[head:]
 
 
 def _paler(color: str) -> str:
-    """What seaborn makes of a fill colour unless it is told `saturation=1`: three quarters of the saturation."""
+    """What seaborn makes of a fill colour unless it is told `saturation=1`: three quarters of the
+    saturation.
+    """
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(color))
     return to_hex(colorsys.hls_to_rgb(hue, lightness, saturation * 0.75))
 
 
 def _refuse_jet(figure: Figure) -> None:
     for drawn in figure.findobj(lambda artist: isinstance(artist, ScalarMappable)):
-        if drawn.get_array() is not None and drawn.get_cmap().name.removesuffix("_r") in ("jet", "rainbow", "hsv"):
+        if drawn.get_array() is not None and drawn.get_cmap().name.removesuffix("_r") in (
+            "jet",
+            "rainbow",
+            "hsv",
+        ):
             raise ReportError(
                 f"colour map {drawn.get_cmap().name!r} shows edges that are not in the data; "
                 f"use figures.HEAT ({HEAT!r})"
@@ -194,7 +224,9 @@ def _plain_log_ticks(figure: Figure) -> None:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if isinstance(axis.get_major_formatter(), LogFormatter):
-                axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 10 else f"{x:g}"))
+                axis.set_major_formatter(
+                    FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 10 else f"{x:g}")
+                )
                 axis.set_minor_formatter(NullFormatter())
 
 

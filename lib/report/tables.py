@@ -18,7 +18,8 @@ from lib.report.style import LABELS
 
 FORMULA = re.compile(r"\s*[=+@|%]|\s*-(?![\d.])")
 Format = str | Callable[[Any], str] | None
-SOME, LONG = 18, 40  # letters from which a cell keeps some width on a narrow screen, more width everywhere
+# letters from which a cell keeps some width on a narrow screen, more width everywhere
+SOME, LONG = 18, 40
 NONE = "–"  # there is nothing to say in this cell
 HEADINGS = {"training_set": "Trained on", "p": "p (adjusted)"}
 
@@ -32,17 +33,28 @@ class Column:
     numeric: bool
 
     @classmethod
-    def of(cls, values: Iterable, label: str, how: Format = None, where: str = "the table") -> Column:
-        """Write each value; numeric where all are numbers or results, but for those that say that there is none."""
+    def of(
+        cls, values: Iterable, label: str, how: Format = None, where: str = "the table"
+    ) -> Column:
+        """Write each value; numeric where all are numbers or results, but for those that say that
+        there is none.
+        """
         values = list(values)
         texts = [cell(x, how, f"{where}, column {label!r}, row {i}") for i, x in enumerate(values)]
-        there = [x for x, text in zip(values, texts, strict=True) if not text.startswith("not run") and text != NONE]
-        numeric = bool(there) and all(isinstance(x, (Real, Mapping)) and not isinstance(x, bool) for x in there)
+        there = [
+            x
+            for x, text in zip(values, texts, strict=True)
+            if not text.startswith("not run") and text != NONE
+        ]
+        numeric = bool(there) and all(
+            isinstance(x, (Real, Mapping)) and not isinstance(x, bool) for x in there
+        )
         return cls(label, texts, numeric)
 
 
 def value(result: Mapping[str, Any], digits: int = 1, scale: float = 1.0, unit: str = "") -> str:
-    """`81.3 ± 0.4` from {mean, low, high, n}; a skew interval is written out: `81.3 [80.9, 82.1]`."""
+    """`81.3 ± 0.4` from {mean, low, high, n}; a skew interval is written out: `81.3 [80.9, 82.1]`.
+    """
     mean, low, high = _parts(result, scale)
     if low is None:
         return minus(f"{mean:.{digits}f}{unit} (one run)")
@@ -101,7 +113,9 @@ def compared(difference: Mapping | None, name: str) -> dict[str, Any]:
 
 def heading(name: str) -> str:
     """`Real images` for a column `real_images`."""
-    return HEADINGS.get(name, str(name).replace("_", " ")[:1].upper() + str(name).replace("_", " ")[1:])
+    return HEADINGS.get(
+        name, str(name).replace("_", " ")[:1].upper() + str(name).replace("_", " ")[1:]
+    )
 
 
 def three(result: Mapping[str, Any]) -> str:
@@ -121,7 +135,9 @@ def number(x: Real) -> str:
 
 
 def minus(text: str) -> str:
-    """A real minus sign before each number, not before the exponent of one or inside a word, and none before a zero."""
+    """A real minus sign before each number, not before the exponent of one or inside a word, and
+    none before a zero.
+    """
     text = re.sub(r"(?<![\w.])-(0(?:\.0+)?)(?![.\d])", r"\1", text)
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
@@ -133,7 +149,9 @@ def missing(x: Any) -> bool:
 def refuse_nan(what: str, text: str) -> None:
     """Stop at a missing number; a class may be called nan."""
     if re.search(r"(\b(is|was|by|than|at) |[±=\[(~] ?)nan\b|\bnan( ?%| ?±| points|[.)\]])", text):
-        raise ReportError(f"{what} says 'nan': {text!r}; a number is missing in the result it was made from")
+        raise ReportError(
+            f"{what} says 'nan': {text!r}; a number is missing in the result it was made from"
+        )
 
 
 FORMATS = {"accuracy": percent, "difference": percent, "gain": percent, "p": p_value}  # unless told
@@ -158,10 +176,17 @@ def html_table(columns: Iterable[Column]) -> str:
     columns = list(columns)
     head = "".join(_td(c.label, c.numeric, "th", "col") for c in columns)
     rows = [
-        "".join(_td(text, c.numeric, "td" if i else "th", "" if i else "row") for i, (text, c) in enumerate(pairs))
-        for pairs in (list(zip(texts, columns, strict=True)) for texts in zip(*(c.texts for c in columns), strict=True))
+        "".join(
+            _td(text, c.numeric, "td" if i else "th", "" if i else "row")
+            for i, (text, c) in enumerate(pairs)
+        )
+        for pairs in (
+            list(zip(texts, columns, strict=True))
+            for texts in zip(*(c.texts for c in columns), strict=True)
+        )
     ]
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(f'<tr>{row}</tr>' for row in rows)}</tbody></table>"
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def flat(frame: pd.DataFrame) -> pd.DataFrame:
@@ -172,7 +197,9 @@ def flat(frame: pd.DataFrame) -> pd.DataFrame:
             parts[name] = frame[name]
             continue
         for key in ("mean", "low", "high", "n"):
-            parts[f"{name}_{key}"] = [x.get(key) if isinstance(x, Mapping) else x for x in frame[name]]
+            parts[f"{name}_{key}"] = [
+                x.get(key) if isinstance(x, Mapping) else x for x in frame[name]
+            ]
     return pd.DataFrame({name: [_inert(x) for x in column] for name, column in parts.items()})
 
 
@@ -182,14 +209,18 @@ def _inert(x: Any) -> Any:
 
 
 def _parts(result: Mapping[str, Any], scale: float) -> tuple[float, float | None, float | None]:
-    """Mean, low and high; a single run (n = 1) may lack the interval, nothing else may lack anything."""
+    """Mean, low and high; a single run (n = 1) may lack the interval, nothing else may lack
+    anything.
+    """
     n = result.get("n")
     if not {"mean", "low", "high"} <= set(result) or not isinstance(n, Real) or n < 1:
         raise ReportError(f"a result needs mean, low, high and n >= 1; got {dict(result)}")
     mean, low, high = (None if missing(result[key]) else float(result[key]) * scale
                        for key in ("mean", "low", "high"))
     if mean is None or ((low is None or high is None) and n > 1):
-        raise ReportError(f"a result over n = {n} needs a finite mean, low and high; got {dict(result)}")
+        raise ReportError(
+            f"a result over n = {n} needs a finite mean, low and high; got {dict(result)}"
+        )
     if low is None or high is None:
         return mean, None, None
     if not low - 1e-9 <= mean <= high + 1e-9:

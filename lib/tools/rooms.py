@@ -49,7 +49,8 @@ def quads(kind: str, half: np.ndarray, rng: np.random.Generator) -> list[np.ndar
 
 def draw(image: np.ndarray, quad: np.ndarray, K: np.ndarray, rng: np.random.Generator,
          filled: bool) -> None:
-    """A rectangle (4, 3) in the camera's axes, as far as it lies in front: filled, with its edges."""
+    """A rectangle (4, 3) in the camera's axes, as far as it lies in front: filled, with its edges.
+    """
     colour = tuple(rng.uniform(60, 220) * rng.uniform(0.85, 1.0, 3))
     corners = []
     for a, b in zip(quad, np.roll(quad, -1, axis=0), strict=True):

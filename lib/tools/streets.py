@@ -1,6 +1,6 @@
-"""Streets of textured walls whose camera, directions and horizon are known exactly: for the bench of
-vanishing points and its tests. Walls stand along the street, across it and at angles of their own; gables,
-trees, a road and noise add lines that belong to no level direction."""
+"""Streets of textured walls whose camera, directions and horizon are known exactly: for the bench
+of vanishing points and its tests. Walls stand along the street, across it and at angles of their
+own; gables, trees, a road and noise add lines that belong to no level direction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FINE = 2  # pixels a side that are averaged into one
 
 @dataclass(frozen=True)
 class Street:
-    """An image (h, w, 3), its camera K, the rays (k, 3) of its level directions and the ray (3,) upwards."""
+    """An image (h, w, 3), its camera K, the rays (k, 3) of its level directions and the ray (3,)
+    upwards.
+    """
 
     image: np.ndarray
     K: np.ndarray
@@ -38,7 +40,9 @@ class Street:
 
 
 def windows(rng: np.random.Generator, floors: int, bays: int, fine: int = 32) -> np.ndarray:
-    """A texture: a grid of windows, each with a frame, bars and a grey of its own, and a ledge a floor."""
+    """A texture: a grid of windows, each with a frame, bars and a grey of its own, and a ledge a
+    floor.
+    """
     image = rng.uniform(90, 210, 3) + rng.normal(0, 6, (floors * fine, bays * fine, 1))
     frame, ledge, bars = rng.uniform(150, 240), rng.uniform(0.6, 1), rng.random() < 0.7
     left, top = rng.integers(4, 10), rng.integers(4, 9)
@@ -61,7 +65,9 @@ def gable(texture: np.ndarray, slope: float) -> np.ndarray:
 
 
 def road(rng: np.random.Generator, half: float, length: float) -> np.ndarray:
-    """A texture of the ground, 16 texels a metre: kerbs and lane marks along it, joints of the pavement across."""
+    """A texture of the ground, 16 texels a metre: kerbs and lane marks along it, joints of the
+    pavement across.
+    """
     h, w = round(16 * length), round(32 * half)
     image = np.full((h, w, 3), rng.uniform(70, 130), np.float32) + rng.normal(0, 8, (h, w, 1))
     kerb, step = w // 5, rng.integers(12, 30)
@@ -75,18 +81,22 @@ def road(rng: np.random.Generator, half: float, length: float) -> np.ndarray:
 
 
 def lots(rng: np.random.Generator) -> tuple[list, list, float]:
-    """Walls as (corner, direction, width, height), the nearest last; turns of their level directions; half the
-    street's width in metres."""
+    """Walls as (corner, direction, width, height), the nearest last; turns of their level
+    directions; half the street's width in metres."""
     walls, half, turns = [], rng.uniform(5, 12), [0.0]
     sides = [-1, 1] if rng.random() < 0.6 else [rng.choice([-1, 1])]
     for side in sides:
         z, gap = rng.uniform(-30, 0), rng.uniform(0, 12)
         while z < 60:
             width, height = rng.uniform(7, 18), rng.uniform(5, 18)
-            turn = -side * rng.uniform(0, 0.8) if rng.random() < 0.2 else 0.0  # its far end away from the street
+            # its far end away from the street
+            turn = -side * rng.uniform(0, 0.8) if rng.random() < 0.2 else 0.0
             along, across = (np.array([np.sin(a), 0, np.cos(a)]) for a in (turn, turn + np.pi / 2))
             corner = np.array([side * half, 0, z])
-            walls += [(corner, along, width, height), (corner, side * across, rng.uniform(5, 9), height)]
+            walls += [
+                (corner, along, width, height),
+                (corner, side * across, rng.uniform(5, 9), height),
+            ]
             turns.append(turn)
             z += width * along[2] + rng.choice([0.0, gap])
     if rng.random() < 0.5:
@@ -96,14 +106,22 @@ def lots(rng: np.random.Generator) -> tuple[list, list, float]:
     return walls, turns, half
 
 
-def camera(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def camera(
+    rng: np.random.Generator, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """K, R and the eye of somebody who stands in the street and holds a camera almost upright."""
     height, width = size
     focal = max(size) * np.exp(rng.uniform(np.log(0.7), np.log(1.5)))
-    yaw, pitch, roll = np.radians([rng.uniform(-80, 80), rng.normal(3, 5), np.clip(rng.normal(0, 1.5), -4, 4)])
-    turns = [cv2.Rodrigues(angle * np.eye(3)[axis])[0] for axis, angle in ((2, roll), (0, -pitch), (1, yaw))]
+    yaw, pitch, roll = np.radians(
+        [rng.uniform(-80, 80), rng.normal(3, 5), np.clip(rng.normal(0, 1.5), -4, 4)]
+    )
+    turns = [
+        cv2.Rodrigues(angle * np.eye(3)[axis])[0]
+        for axis, angle in ((2, roll), (0, -pitch), (1, yaw))
+    ]
     K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-    eye = np.array([np.sign(yaw) * rng.uniform(0, 4), -rng.uniform(1.4, 3), 0])  # away from the side it looks to
+    # away from the side it looks to
+    eye = np.array([np.sign(yaw) * rng.uniform(0, 4), -rng.uniform(1.4, 3), 0])
     return K, turns[0] @ turns[1] @ turns[2], eye
 
 
@@ -114,8 +132,15 @@ def street(seed: int, size: tuple[int, int] = (480, 640)) -> Street:
     shade = np.linspace(1, 0.8, FINE * height)[:, None, None]
     image = np.tile(shade * (170, 200, 235), (1, FINE * width, 1)).astype(np.float32)
     ground = road(rng, half, 100)
-    paint(image, ground, np.ones(ground.shape[:2], np.float32), K @ R, np.array([-half, 0, 70.0]) - eye,
-          np.array([2 * half, 0, 0]), np.array([0, 0, -100.0]))
+    paint(
+        image,
+        ground,
+        np.ones(ground.shape[:2], np.float32),
+        K @ R,
+        np.array([-half, 0, 70.0]) - eye,
+        np.array([2 * half, 0, 0]),
+        np.array([0, 0, -100.0]),
+    )
     roofs, slope = rng.uniform(0, 0.7), rng.uniform(0.4, 1)
     for corner, along, wide, high in walls:
         texture = windows(rng, max(2, round(high / 3.2)), max(2, round(wide / 2.5)))
@@ -128,20 +153,39 @@ def street(seed: int, size: tuple[int, int] = (480, 640)) -> Street:
         tree(image, rng)
     for _ in range(rng.integers(0, 8)):
         wire(image, rng)
-    image = cv2.GaussianBlur(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), (0, 0), 0.6)
+    image = cv2.GaussianBlur(
+        cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), (0, 0), 0.6
+    )
     image = (image + rng.normal(0, rng.uniform(2, 8), image.shape)).clip(0, 255).astype(np.uint8)
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-    level = np.unique(np.round([[np.sin(a + b), 0, np.cos(a + b)] for a in turns for b in (0, np.pi / 2)], 9), axis=0)
+    level = np.unique(
+        np.round([[np.sin(a + b), 0, np.cos(a + b)] for a in turns for b in (0, np.pi / 2)], 9),
+        axis=0,
+    )
     return Street(cv2.imdecode(coded, cv2.IMREAD_COLOR), K, level @ R.T, R @ UP)
 
 
-def paint(image: np.ndarray, texture: np.ndarray, shown: np.ndarray, camera: np.ndarray, corner: np.ndarray,
-          across: np.ndarray, down: np.ndarray) -> None:
-    """A texture over the rectangle corner + s across + t down, as far as it lies in front of the camera."""
+def paint(
+    image: np.ndarray,
+    texture: np.ndarray,
+    shown: np.ndarray,
+    camera: np.ndarray,
+    corner: np.ndarray,
+    across: np.ndarray,
+    down: np.ndarray,
+) -> None:
+    """A texture over the rectangle corner + s across + t down, as far as it lies in front of the
+    camera.
+    """
     h, w = texture.shape[:2]
     depth = camera[2] @ np.stack([corner, corner + across, corner + down, corner + across + down]).T
     along = np.linspace(0, 1, w)
-    ahead = np.minimum(depth[0] + along * (depth[1] - depth[0]), depth[2] + along * (depth[3] - depth[2])) > NEAR
+    ahead = (
+        np.minimum(
+            depth[0] + along * (depth[1] - depth[0]), depth[2] + along * (depth[3] - depth[2])
+        )
+        > NEAR
+    )
     if across[2] == 0 and down[2]:  # the ground runs away from the camera in its rows
         rows = depth[0] + np.linspace(0, 1, h) * (depth[2] - depth[0])
         keep = (rows > NEAR) & (depth[1] + np.linspace(0, 1, h) * (depth[3] - depth[1]) > NEAR)
@@ -167,7 +211,12 @@ def tree(image: np.ndarray, rng: np.random.Generator) -> None:
         start = centre + rng.normal(0, reach / 2, 2)
         stop = start + rng.normal(0, reach / 8, 2)
         colour = rng.uniform((20, 50, 15), (90, 140, 70))
-        cv2.line(image, *(tuple(int(v) for v in p) for p in (start, stop)), tuple(map(float, colour)), int(rng.integers(2, 9)))
+        cv2.line(
+            image,
+            *(tuple(int(v) for v in p) for p in (start, stop)),
+            tuple(map(float, colour)),
+            int(rng.integers(2, 9)),
+        )
 
 
 def wire(image: np.ndarray, rng: np.random.Generator) -> None:
@@ -178,7 +227,9 @@ def wire(image: np.ndarray, rng: np.random.Generator) -> None:
 
 
 def height_error(line: np.ndarray | None, street: Street) -> float:
-    """The largest distance between a horizon and the true one at the sides of the image, in image heights."""
+    """The largest distance between a horizon and the true one at the sides of the image, in image
+    heights.
+    """
     if line is None or abs(line[1]) < 1e-9:
         return float("inf")
     ends = np.array([0, street.image.shape[1] - 1.0])
@@ -198,8 +249,9 @@ def three_points(image: np.ndarray) -> VanishingPoints:
 
 
 def two_points(result: VanishingPoints) -> np.ndarray | None:
-    """The earlier rule, a reference: the line through the two best points that are not upright, or through one
-    at a right angle to the upright one; a level point with a third of the zenith's support counts."""
+    """The earlier rule, a reference: the line through the two best points that are not upright, or
+    through one at a right angle to the upright one; a level point with a third of the zenith's
+    support counts."""
     seen, support = frame(result.points, result.size), result.support
     upright = np.abs(seen[:, 1]) > np.hypot(seen[:, 0], 1.2 * seen[:, 2])
     level, zenith = seen[~upright], seen[upright]

@@ -1,4 +1,6 @@
-"""Settings: strict types, nearest names, and errors that name file and key, all before anything runs."""
+"""Settings: strict types, nearest names, and errors that name file and key, all before anything
+runs.
+"""
 
 import shutil
 
@@ -36,7 +38,10 @@ def test_every_profile_loads(profile):
 
 
 def test_a_profile_overrides_only_what_it_names(params):
-    ours, base = settings.load("mine", params=write(params, "training:\n  epochs: 3\n")), settings.load("world")
+    ours, base = (
+        settings.load("mine", params=write(params, "training:\n  epochs: 3\n")),
+        settings.load("world"),
+    )
     assert ours.training.epochs == 3
     assert ours.training.max_ram_mb == base.training.max_ram_mb
 
@@ -82,13 +87,18 @@ def test_blank_and_unusable_texts_are_refused(params, line):
     assert "study." in fails(params, f"study:\n  {line}\n")
 
 
-@pytest.mark.parametrize("text", ["a: " + "[" * 3000, "- a\n", "training: 3\n", "training: [1\n", "just words\n", "training:\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["a: " + "[" * 3000, "- a\n", "training: 3\n", "training: [1\n", "just words\n", "training:\n"],
+)
 def test_wrong_shapes_name_the_file(params, text):
     assert str(params / "mine.yaml") in fails(params, text)
 
 
 def test_a_yaml_tag_runs_nothing(params, tmp_path):
-    message = fails(params, f"study:\n  title: !!python/object/apply:os.mkdir ['{tmp_path / 'planted'}']\n")
+    message = fails(
+        params, f"study:\n  title: !!python/object/apply:os.mkdir ['{tmp_path / 'planted'}']\n"
+    )
     assert "not readable as YAML" in message and not (tmp_path / "planted").exists()
 
 
@@ -114,7 +124,11 @@ def test_a_fault_in_the_defaults_names_the_defaults(params):
 
 
 CHAPTERS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
-EMPTY = {key: None for name in Settings.model_fields for key in Settings.model_fields[name].annotation.model_fields}
+EMPTY = {
+    key: None
+    for name in Settings.model_fields
+    for key in Settings.model_fields[name].annotation.model_fields
+}
 
 
 def test_parameter_cells_are_up_to_date():
@@ -127,7 +141,9 @@ def test_a_parameter_cell_holds_the_default_profile_and_nothing_else(chapter):
     exec(settings.cell(chapter), variables)
     own = {key: value for key, value in variables.items() if not key.startswith("__")}
     assert own.pop("profile") == "world"
-    assert set(own) == set(settings.load("world").parameters(chapter)) and set(own.values()) == {None}
+    assert set(own) == set(settings.load("world").parameters(chapter)) and set(own.values()) == {
+        None
+    }
     assert all(len(line) <= 100 for line in settings.cell(chapter).splitlines())
 
 
@@ -135,7 +151,8 @@ def test_a_parameter_cell_holds_the_default_profile_and_nothing_else(chapter):
 @pytest.mark.parametrize("profile", ["world", "digits", "smoke"])
 def test_lab_papermill_and_make_resolve_to_the_same_settings(chapter, profile):
     variables = {}
-    exec(settings.cell(chapter), variables)  # JupyterLab, where the student writes the profile's name
+    # JupyterLab, where the student writes the profile's name
+    exec(settings.cell(chapter), variables)
     lab = settings.resolve(chapter, variables | {"profile": profile})
     make = settings.resolve(chapter, {"profile": profile})  # what Make hands to papermill
     assert lab.config == make.config == settings.load(profile)
@@ -196,11 +213,20 @@ def test_no_name_stands_in_two_sections_of_one_notebook():
 
 
 @hypothesis_settings(deadline=None)
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    )
+)
 def test_whatever_a_value_is_it_loads_or_explains(value):
     base = yaml.safe_load((PARAMS / "defaults.yaml").read_text())
-    for section, key in [("training", "epochs"), ("data", "root"), ("study", "seeds"), ("training", "arms")]:
+    for section, key in [
+        ("training", "epochs"),
+        ("data", "root"),
+        ("study", "seeds"),
+        ("training", "arms"),
+    ]:
         tree = {**base, section: {**base[section], key: value}}
         try:
             loaded = settings._validate(Settings, tree, lambda _: "here.yaml")
@@ -214,4 +240,7 @@ def test_whatever_a_value_is_it_loads_or_explains(value):
 def test_an_old_key_is_refused_with_its_new_name(params, old, new):
     section, key = old.split(".")
     assert f"{old} is now called {new}" in fails(params, f"{section}:\n  {key}: 1\n")
-    assert new.split(".")[1] in settings.Settings.model_fields[new.split(".")[0]].annotation.model_fields
+    assert (
+        new.split(".")[1]
+        in settings.Settings.model_fields[new.split(".")[0]].annotation.model_fields
+    )

@@ -1,4 +1,6 @@
-"""Many artifacts side by side: the same files as one by one; failures, dead workers and other runs waste nothing else."""
+"""Many artifacts side by side: the same files as one by one; failures, dead workers and other runs
+waste nothing else.
+"""
 
 import json
 import os
@@ -22,7 +24,8 @@ MAKE = """
 import json, sys
 from lib.core import executor as schedule
 from lib.core.store import ArtifactSpec, Store
-schedule.make(Store(sys.argv[1], workers=2), [ArtifactSpec.from_json(tree) for tree in json.loads(sys.argv[2])])
+specs = [ArtifactSpec.from_json(tree) for tree in json.loads(sys.argv[2])]
+schedule.make(Store(sys.argv[1], workers=2), specs)
 """
 
 
@@ -51,17 +54,26 @@ def test_the_same_files_for_any_number_of_workers(tmp_path, count):
 
 
 def test_two_workers_work_at_once(tmp_path):
-    recipe, store = steps.together({"others": 2, "folder": str(tmp_path)}), Store(tmp_path / "store", 2)
+    recipe, store = (
+        steps.together({"others": 2, "folder": str(tmp_path)}),
+        Store(tmp_path / "store", 2),
+    )
     schedule.make(store, [recipe])  # each of its files waits until the other is begun
     assert len({file.read_text() for file in store.found(recipe).files}) == 2  # by two processes
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_failure_stops_only_what_hangs_on_it(tmp_path, count):
-    store, broken, good = Store(tmp_path / "store", count), steps.broken({}), steps.numbers({"count": 2})
+    store, broken, good = (
+        Store(tmp_path / "store", count),
+        steps.broken({}),
+        steps.numbers({"count": 2}),
+    )
     hangs = steps.total({"scale": 1}, source=broken)
     failed = schedule.attempt(store, [hangs, good])
-    assert set(failed) == {broken.key, hangs.key} and all(isinstance(e, ZeroDivisionError) for e in failed.values())
+    assert set(failed) == {broken.key, hangs.key} and all(
+        isinstance(e, ZeroDivisionError) for e in failed.values()
+    )
     assert store.found(good) and store.state(broken) == "unfinished: 1 files made"
     with pytest.raises(ZeroDivisionError):
         schedule.make(store, [hangs])
@@ -77,12 +89,19 @@ def test_a_failure_keeps_later_files_from_being_begun(tmp_path):
 
 def test_a_killed_worker_loses_one_file_which_is_made_again(tmp_path):
     log, store = tmp_path / "log", Store(tmp_path / "store", 2)
-    recipe = steps.numbers({"count": 6, "log": str(log), "pause": 0.5, "pids": str(tmp_path / "pid")})
+    recipe = steps.numbers(
+        {"count": 6, "log": str(log), "pause": 0.5, "pids": str(tmp_path / "pid")}
+    )
 
     def kill():
-        while not log.exists() or len(log.read_text().split()) < 3 or not (tmp_path / "pid").read_text():
+        while (
+            not log.exists()
+            or len(log.read_text().split()) < 3
+            or not (tmp_path / "pid").read_text()
+        ):
             time.sleep(0.02)
-        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)  # the one that began last: it is at its file
+        # the one that began last: it is at its file
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     thread = threading.Thread(target=kill)
     thread.start()
     schedule.make(store, [recipe])
@@ -94,7 +113,10 @@ def test_a_killed_worker_loses_one_file_which_is_made_again(tmp_path):
 
 def test_two_runs_share_the_work_and_make_nothing_twice(tmp_path):
     recipes = json.dumps([recipe.to_json() for recipe in chain(tmp_path / "log", 0.1)])
-    runs = [subprocess.Popen([sys.executable, "-c", MAKE, str(tmp_path / "store"), recipes], cwd=ROOT) for _ in range(2)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", MAKE, str(tmp_path / "store"), recipes], cwd=ROOT)
+        for _ in range(2)
+    ]
     assert [run.wait(120) for run in runs] == [0, 0]
     assert sorted((tmp_path / "log").read_text().split()) == ["0", "1", "2", "3"]
 
@@ -119,8 +141,14 @@ def test_waiting_for_another_run_keeps_no_file_open(tmp_path, monkeypatch):
 
 
 def test_kill_9_of_the_main_process_keeps_what_was_finished(tmp_path):
-    log, recipe = tmp_path / "log", steps.numbers({"count": 8, "log": str(tmp_path / "log"), "pause": 0.3})
-    run = subprocess.Popen([sys.executable, "-c", MAKE, str(tmp_path / "store"), json.dumps([recipe.to_json()])], cwd=ROOT)
+    log, recipe = (
+        tmp_path / "log",
+        steps.numbers({"count": 8, "log": str(tmp_path / "log"), "pause": 0.3}),
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", MAKE, str(tmp_path / "store"), json.dumps([recipe.to_json()])],
+        cwd=ROOT,
+    )
     while not log.exists() or len(log.read_text().split()) < 5:
         assert run.poll() is None
         time.sleep(0.02)
@@ -129,4 +157,6 @@ def test_kill_9_of_the_main_process_keeps_what_was_finished(tmp_path):
     store = Store(tmp_path / "store", 2)
     schedule.make(store, [recipe])
     assert store.found(recipe).manifest["made"]["resumed_from"] >= 1
-    assert [file.read_text() for file in store.found(recipe).files] == [str(i * i) for i in range(8)]
+    assert [file.read_text() for file in store.found(recipe).files] == [
+        str(i * i) for i in range(8)
+    ]

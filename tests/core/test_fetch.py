@@ -1,4 +1,6 @@
-"""make fetch against a small hub on this machine: whole, resumed, mended, refused, and loaded without a network."""
+"""make fetch against a small hub on this machine: whole, resumed, mended, refused, and loaded
+without a network.
+"""
 
 import contextlib
 import hashlib
@@ -38,19 +40,29 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self, folder):
         super().__init__(("127.0.0.1", 0), Answer)
-        self.files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.files = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
         self.sent: list[tuple[str, int]] = []  # file and first byte of each that was asked for
-        self.cuts: dict[str, list[float]] = {}  # file -> after which part of it the next connections end; negative: stall
+        # file -> after which part of it the next connections end; negative: stall
+        self.cuts: dict[str, list[float]] = {}
         self.stalled = threading.Event()  # set when the hub ends
-        self.garbled: dict[str, int] = {}  # file -> how many more times it is sent with a wrong byte
+        # file -> how many more times it is sent with a wrong byte
+        self.garbled: dict[str, int] = {}
         self.address = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def entry(self, name, keys):
         """A file as the hub lists it, under the names of one of its two listings."""
         data = self.files[name]
-        entry = {"type": "file", keys[0]: name, keys[1]: hashlib.sha1(b"blob %d\0%b" % (len(data), data)).hexdigest(),
-                 "size": len(data)}
+        entry = {
+            "type": "file",
+            keys[0]: name,
+            keys[1]: hashlib.sha1(b"blob %d\0%b" % (len(data), data)).hexdigest(),
+            "size": len(data),
+        }
         large = {"size": len(data), keys[2]: hashlib.sha256(data).hexdigest(), "pointerSize": 134}
         return entry | ({"lfs": large} if name.endswith("safetensors") else {})
 
@@ -68,25 +80,50 @@ class Answer(BaseHTTPRequestHandler):
 
     def do_GET(self):
         path = unquote(urlparse(self.path).path)
-        listing = {"/api/models/some/tiny": "info", f"/api/models/some/tiny/tree/{COMMIT}": "tree",
-                   "/api/models/some/tiny/revision/main": "info", f"/api/models/some/tiny/revision/{COMMIT}": "info"}.get(path)
+        listing = {
+            "/api/models/some/tiny": "info",
+            f"/api/models/some/tiny/tree/{COMMIT}": "tree",
+            "/api/models/some/tiny/revision/main": "info",
+            f"/api/models/some/tiny/revision/{COMMIT}": "info",
+        }.get(path)
         name = path.removeprefix(f"/some/tiny/resolve/{COMMIT}/")
         if listing:
-            keys = ("path", "oid", "oid") if listing == "tree" else ("rfilename", "blobId", "sha256")
+            keys = (
+                ("path", "oid", "oid") if listing == "tree" else ("rfilename", "blobId", "sha256")
+            )
             entries = [self.server.entry(name, keys) for name in self.server.files]
-            info = {"id": "some/tiny", "sha": COMMIT, "siblings": entries, "private": False, "tags": [], "downloads": 0}
+            info = {
+                "id": "some/tiny",
+                "sha": COMMIT,
+                "siblings": entries,
+                "private": False,
+                "tags": [],
+                "downloads": 0,
+            }
             self.answer(200, json.dumps(entries if listing == "tree" else info).encode())
         elif name in self.server.files:
             self.file(name)
         else:
-            code = "RevisionNotFound" if path.startswith("/api/models/some/tiny/revision") else "RepoNotFound"
+            code = (
+                "RevisionNotFound"
+                if path.startswith("/api/models/some/tiny/revision")
+                else "RepoNotFound"
+            )
             self.answer(404, b"{}", {"X-Error-Code": code})
 
     def file(self, name):
         data, large = self.server.files[name], name.endswith("safetensors")
         first = int(self.headers.get("Range", "bytes=0-")[6:].split("-")[0])
-        tag = hashlib.sha256(data).hexdigest() if large else self.server.entry(name, ("", "oid", ""))["oid"]
-        headers = {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT, "Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}"}
+        tag = (
+            hashlib.sha256(data).hexdigest()
+            if large
+            else self.server.entry(name, ("", "oid", ""))["oid"]
+        )
+        headers = {
+            "ETag": f'"{tag}"',
+            "X-Repo-Commit": COMMIT,
+            "Content-Range": f"bytes {first}-{len(data) - 1}/{len(data)}",
+        }
         if self.command == "GET":
             self.server.sent.append((name, first))
             if self.server.garbled.get(name, 0) > 0:
@@ -110,7 +147,9 @@ class Answer(BaseHTTPRequestHandler):
 
 
 def stored(folder):
-    """A folder with what must stay on the hub beside it: half-precision and pickled copies, a picture."""
+    """A folder with what must stay on the hub beside it: half-precision and pickled copies, a
+    picture.
+    """
     shutil.copy(folder / UNET, folder / UNET.replace("model.", "model.fp16."))
     for name in ("unet/diffusion_pytorch_model.bin", "sample.png"):
         (folder / name).write_bytes(b"\x80\x04not wanted")
@@ -151,11 +190,16 @@ def cache(tmp_path, monkeypatch, hub):
 def at(monkeypatch, address):
     """What HF_ENDPOINT sets when it is there before the first import."""
     monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        address + "/{repo_id}/resolve/{revision}/{filename}",
+    )
 
 
 def refused(*words, name="some/tiny", revision=None):
-    """The error of a fetch, in two lines of which the last is the model or file, holds these words."""
+    """The error of a fetch, in two lines of which the last is the model or file, holds these words.
+    """
     with pytest.raises(GeneratorError) as caught:
         fetch(name, revision)
     message = str(caught.value)
@@ -166,11 +210,15 @@ def blob(cache, name):
     return next(cache.rglob(f"snapshots/{COMMIT}/{name}"))
 
 
-def test_what_was_fetched_serves_without_a_network_and_a_part_of_it_does_not(hub, cache, capsys, monkeypatch):
+def test_what_was_fetched_serves_without_a_network_and_a_part_of_it_does_not(
+    hub, cache, capsys, monkeypatch
+):
     folder = fetch("some/tiny", None)
     assert Path(folder).name == COMMIT and fetch("some/tiny", COMMIT) == folder
     at(monkeypatch, NOWHERE)
-    assert fetch("some/tiny", "main") == folder and "its hashes unchecked" in capsys.readouterr().err
+    assert (
+        fetch("some/tiny", "main") == folder and "its hashes unchecked" in capsys.readouterr().err
+    )
     blob(cache, "unet/config.json").unlink()
     refused("ConnectError", "make fetch PROFILE=")
 
@@ -190,7 +238,9 @@ def test_altered_files_are_named_and_brought_again(hub, cache, capsys):
     before = len(hub.sent)
     fetch("some/tiny", None)
     said = capsys.readouterr().err
-    assert all(f"{name} is not the file that the hub lists" in said for name in (UNET, "unet/config.json"))
+    assert all(
+        f"{name} is not the file that the hub lists" in said for name in (UNET, "unet/config.json")
+    )
     assert sorted(name for name, _ in hub.sent[before:]) == ["unet/config.json", UNET]
     assert blob(cache, UNET).read_bytes() == hub.files[UNET]
 
@@ -200,12 +250,26 @@ def test_a_file_that_comes_wrong_is_asked_for_once_more(hub, cache):
     refused(f"{UNET} of some/tiny came twice with another hash", "generation.model")
     assert sum(name == UNET for name, _ in hub.sent) == 2 and not list(cache.rglob(UNET))
     fetch("some/tiny", None)
-    assert sum(name == UNET for name, _ in hub.sent) == 4 and blob(cache, UNET).read_bytes() == hub.files[UNET]
+    assert (
+        sum(name == UNET for name, _ in hub.sent) == 4
+        and blob(cache, UNET).read_bytes() == hub.files[UNET]
+    )
 
 
-@pytest.mark.parametrize("lost, words", [
-    (UNET, ("part 'unet' of some/tiny has no full-precision safetensors", "model.bin", "pickles are refused")),
-    ("model_index.json", ("has no model_index.json", "generation.model"))])
+@pytest.mark.parametrize(
+    "lost, words",
+    [
+        (
+            UNET,
+            (
+                "part 'unet' of some/tiny has no full-precision safetensors",
+                "model.bin",
+                "pickles are refused",
+            ),
+        ),
+        ("model_index.json", ("has no model_index.json", "generation.model")),
+    ],
+)
 def test_pickles_and_other_layouts_are_refused_before_anything_comes(hub, cache, lost, words):
     del hub.files[lost]
     refused(*words)
@@ -223,13 +287,17 @@ def test_an_error_names_its_cause_and_the_way_out(hub, cache, monkeypatch):
 def test_only_hub_ids_are_fetched_each_once(tmp_path):
     generation = settings.load("world").generation
     named = {"shipped": [], str(tmp_path): [], "some/tiny": ["some/tiny"]}
-    assert {m: models(generation.model_copy(update={"model": m, "init_from": "scratch"})) for m in named} == named
+    assert {
+        m: models(generation.model_copy(update={"model": m, "init_from": "scratch"})) for m in named
+    } == named
     assert models(generation.model_copy(update={"model": "a/b", "init_from": "a/b"})) == ["a/b"]
 
 
 def test_data_that_cannot_be_had_say_so(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", NOWHERE)
-    with pytest.raises(FetchError, match=r"(?s)CIFAR-10 cannot be had.*make fetch PROFILE=.*cifar-10-python.tar.gz"):
+    with pytest.raises(
+        FetchError, match=r"(?s)CIFAR-10 cannot be had.*make fetch PROFILE=.*cifar-10-python.tar.gz"
+    ):
         cifar10(tmp_path)
     loaded = settings.load("digits")
     data = loaded.data.model_copy(update={"source": "folder", "root": str(tmp_path / "photos")})
@@ -244,7 +312,8 @@ def test_data_that_cannot_be_had_say_so(tmp_path, monkeypatch):
     assert line == f"cifake: {tmp_path / 'cifake-1.zip'}, a download of your own"
 
 
-# -- as typed -----------------------------------------------------------------------------------------------------------
+# -- as typed
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -252,19 +321,35 @@ def house(tmp_path_factory):
     """A checkout with a profile that wants the model of the hub."""
     house = tmp_path_factory.mktemp("house")
     for name in ("lib", "params"):
-        shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__", "pretrained"))
-    (house / "params" / "mine.yaml").write_text("generation: {model: some/tiny, init_from: scratch}\n")
+        shutil.copytree(
+            ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__", "pretrained")
+        )
+    (house / "params" / "mine.yaml").write_text(
+        "generation: {model: some/tiny, init_from: scratch}\n"
+    )
     return house
 
 
 def typed(house, cache, address, profile="mine"):
     """`python -m lib.core.fetch`, started; the environment says where hub and cache are."""
-    return subprocess.Popen([sys.executable, "-m", "lib.core.fetch", "--profile", profile], cwd=house, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(cache, address))
+    return subprocess.Popen(
+        [sys.executable, "-m", "lib.core.fetch", "--profile", profile],
+        cwd=house,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(cache, address),
+    )
 
 
 def environment(cache, address, **more):
-    return {**os.environ, "HF_HOME": str(cache), "HF_ENDPOINT": address, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **more}
+    return {
+        **os.environ,
+        "HF_HOME": str(cache),
+        "HF_ENDPOINT": address,
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **more,
+    }
 
 
 def test_a_model_is_fetched_once_and_loads_without_a_network(house, tmp_path):
@@ -272,34 +357,47 @@ def test_a_model_is_fetched_once_and_loads_without_a_network(house, tmp_path):
 
     folder = stored(tiny.of_text().save(tmp_path / "served"))
     stays = (".bin", ".png", "fp16.safetensors")
-    wanted = sorted(str(p.relative_to(folder)) for p in folder.rglob("*.*") if not p.name.endswith(stays))
+    wanted = sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*.*") if not p.name.endswith(stays)
+    )
     with serving(folder) as hub:
         for _ in range(2):
             run = typed(house, tmp_path, hub.address)
             out, err = run.communicate()
             assert run.returncode == 0 and out == f"some/tiny: commit {COMMIT}\n", err
             assert sorted(name for name, _ in hub.sent) == wanted
-    program = ("import sys, torch; from lib.diffusion.model import Generator\n"
-               "a, b = Generator.load('some/tiny'), Generator.load(sys.argv[1])\n"
-               "pairs = zip(a.unet.state_dict().values(), b.unet.state_dict().values(), strict=True)\n"
-               "assert all(torch.equal(x, y) for x, y in pairs)\n"
-               "assert torch.equal(a.text(['a red cube']), b.text(['a red cube']))\n")
-    loaded = subprocess.run([sys.executable, "-c", program, str(folder)], cwd=ROOT, text=True, capture_output=True,
-                            env=environment(tmp_path, NOWHERE, HF_HUB_OFFLINE="1"))
+    program = (
+        "import sys, torch; from lib.diffusion.model import Generator\n"
+        "a, b = Generator.load('some/tiny'), Generator.load(sys.argv[1])\n"
+        "pairs = zip(a.unet.state_dict().values(), b.unet.state_dict().values(), strict=True)\n"
+        "assert all(torch.equal(x, y) for x, y in pairs)\n"
+        "assert torch.equal(a.text(['a red cube']), b.text(['a red cube']))\n"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=environment(tmp_path, NOWHERE, HF_HUB_OFFLINE="1"),
+    )
     assert loaded.returncode == 0, loaded.stderr
 
 
 def test_a_killed_fetch_goes_on_where_it_ended(house, hub, tmp_path):
     hub.files[UNET], hub.cuts[UNET] = random.Random(1).randbytes(2 * PIECE), [-.7]
     run = typed(house, tmp_path, hub.address)
-    while run.poll() is None and not any(p.stat().st_size >= PIECE for p in tmp_path.rglob("*.part")):
+    while run.poll() is None and not any(
+        p.stat().st_size >= PIECE for p in tmp_path.rglob("*.part")
+    ):
         time.sleep(.05)
     run.kill()
     run.communicate()
     run = typed(house, tmp_path, hub.address)
     assert run.communicate()[0] and run.returncode == 0
     assert [first for name, first in hub.sent if name == UNET] == [0, PIECE]
-    assert blob(tmp_path, UNET).read_bytes() == hub.files[UNET] and not list(tmp_path.rglob("*.part"))
+    assert blob(tmp_path, UNET).read_bytes() == hub.files[UNET] and not list(
+        tmp_path.rglob("*.part")
+    )
 
 
 @pytest.mark.parametrize("profile, code, words", [

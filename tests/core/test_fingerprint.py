@@ -1,4 +1,6 @@
-"""The code of a builder is part of its key: what it reaches counts, how it is written down and where it lives does not."""
+"""The code of a builder is part of its key: what it reaches counts, how it is written down and
+where it lives does not.
+"""
 
 import sys
 import textwrap
@@ -52,13 +54,20 @@ def fit(*numbers):
 def unrelated():
     return MOMENTUM
 """
-FILES = {"lib/__init__.py": "", "lib/toy.py": BUILDER, "lib/optimiser.py": OPTIMISER, "lib/tune.py": "DECAY = 0.5\nOTHER = 1\n",
-         "lib/late.py": "def finish(x, power=2):\n    return x ** power\n"}
+FILES = {
+    "lib/__init__.py": "",
+    "lib/toy.py": BUILDER,
+    "lib/optimiser.py": OPTIMISER,
+    "lib/tune.py": "DECAY = 0.5\nOTHER = 1\n",
+    "lib/late.py": "def finish(x, power=2):\n    return x ** power\n",
+}
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A function that writes a checkout with some texts replaced and returns the fingerprint of its builder."""
+    """A function that writes a checkout with some texts replaced and returns the fingerprint of its
+    builder.
+    """
     def fingerprinted(*changes, files=FILES, builder="lib.toy:build"):
         root = tmp_path / str(len(list(tmp_path.iterdir())))
         for name, text in files.items():
@@ -70,11 +79,22 @@ def checkout(tmp_path):
     return fingerprinted
 
 
-@pytest.mark.parametrize("change", [
-    ("MOMENTUM = 0.9", "MOMENTUM = 0.8"), ('RATES["low"] = 0.1', 'RATES["low"] = 0.2'), ("power=2", "power=3"),
-    ("return 2 * x", "return 3 * x"), ("WIDTH = 8", "WIDTH = 9"), ("DECAY = 0.5", "DECAY = 0.4"), ("np.zeros", "np.ones"),
-    ("import numpy as np", "import torch as np"), ("def step(self):\n", "def step(self):\n        self.n = 1\n"),
-    ('"low"', '"high"'), ("return MOMENTUM\n\n\ndef fit", "return -MOMENTUM\n\n\ndef fit")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("MOMENTUM = 0.9", "MOMENTUM = 0.8"),
+        ('RATES["low"] = 0.1', 'RATES["low"] = 0.2'),
+        ("power=2", "power=3"),
+        ("return 2 * x", "return 3 * x"),
+        ("WIDTH = 8", "WIDTH = 9"),
+        ("DECAY = 0.5", "DECAY = 0.4"),
+        ("np.zeros", "np.ones"),
+        ("import numpy as np", "import torch as np"),
+        ("def step(self):\n", "def step(self):\n        self.n = 1\n"),
+        ('"low"', '"high"'),
+        ("return MOMENTUM\n\n\ndef fit", "return -MOMENTUM\n\n\ndef fit"),
+    ],
+)
 def test_a_change_in_what_a_builder_reaches_changes_it(checkout, change):
     assert checkout(change) != checkout()
 
@@ -86,7 +106,9 @@ SAME = {
     "comment and blanks": [("WIDTH = 8", "# wide\n\nWIDTH  =  8")],
     "annotations": [("x: int) -> int", "x)")],
     "unrelated function": [("def unrelated():\n    return 1", "def unrelated():\n    return 2")],
-    "unrelated function elsewhere": [("unrelated():\n    return MOMENTUM", "unrelated():\n    return -MOMENTUM")],
+    "unrelated function elsewhere": [
+        ("unrelated():\n    return MOMENTUM", "unrelated():\n    return -MOMENTUM")
+    ],
     "unrelated constant": [("OTHER = 1", "OTHER = 2")],
     "name of a function": [("helper", "doubled")],
     "name of a class": [("Optimiser", "Descent")],
@@ -102,7 +124,10 @@ def test_a_change_that_cannot_change_the_result_does_not(checkout, changes):
 
 def test_moved_and_renamed_files_keep_it(checkout):
     imports = "from lib import tune\nfrom lib.optimiser import fit as train, RATES"
-    others = "import lib.settings as tune\nfrom lib.deep import fit as train\nfrom .deep.sgd import RATES"
+    others = (
+        "import lib.settings as tune\nfrom lib.deep import fit as train\n"
+        "from .deep.sgd import RATES"
+    )
     moved = {"lib/__init__.py": "", "lib/deep/__init__.py": "from lib.deep.sgd import fit\n",
              "lib/deep/sgd.py": OPTIMISER, "lib/toy.py": BUILDER.replace(imports, others),
              "lib/settings.py": FILES["lib/tune.py"], "lib/late.py": FILES["lib/late.py"]}
@@ -121,7 +146,9 @@ def test_another_builder_counts_as_its_kind_alone(checkout):
     asks = ("helper(spec.seed)", "other.kind")
     other = "\n\n@artifact(\"other\")\ndef other(store, spec):\n    return {}\n"
     files = FILES | {"lib/toy.py": BUILDER + other}
-    assert checkout(asks, files=files) == checkout(asks, ("return {}", "return {1: 2}"), files=files)
+    assert checkout(asks, files=files) == checkout(
+        asks, ("return {}", "return {1: 2}"), files=files
+    )
     assert checkout(asks, files=files) != checkout(asks, ('"other"', '"third"'), files=files)
 
 
@@ -156,7 +183,9 @@ def test_a_builder_that_is_not_there_is_named(checkout):
 
 def test_an_edit_is_seen_by_a_process_that_read_the_file_before(checkout, tmp_path):
     before = checkout()
-    (tmp_path / "0" / "lib" / "late.py").write_text(FILES["lib/late.py"].replace("power=2", "power=33"))
+    (tmp_path / "0" / "lib" / "late.py").write_text(
+        FILES["lib/late.py"].replace("power=2", "power=33")
+    )
     assert fingerprint("lib.toy:build", tmp_path / "0") != before
 
 
@@ -174,7 +203,9 @@ def test_a_name_that_leads_elsewhere_is_seen_too(checkout, tmp_path):
 
 
 def test_code_that_changed_after_it_was_loaded_is_not_run_under_a_new_key(tmp_path, monkeypatch):
-    """As in a notebook's kernel: the key would be that of the new text, the numbers those of the old."""
+    """As in a notebook's kernel: the key would be that of the new text, the numbers those of the
+    old.
+    """
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -184,7 +215,9 @@ def test_code_that_changed_after_it_was_loaded_is_not_run_under_a_new_key(tmp_pa
     path.write_text(FILES["lib/late.py"] + "# a remark\n")
     fingerprint("lib.toy:build", tmp_path)  # the old code is the new code
     path.write_text(FILES["lib/late.py"].replace("power=2", "power=33"))
-    with pytest.raises(CodeError, match="late.py changed after this process loaded it. Restart the kernel"):
+    with pytest.raises(
+        CodeError, match="late.py changed after this process loaded it. Restart the kernel"
+    ):
         fingerprint("lib.toy:build", tmp_path)
 
 

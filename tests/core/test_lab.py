@@ -59,7 +59,8 @@ from lib.core import executor
 from lib.core.store import Store
 from tests import steps
 print("begins", file=sys.stderr, flush=True)
-executor.make(Store(sys.argv[1], workers=int(sys.argv[2])), [steps.numbers({"count": 2, "pause": 3})])
+specs = [steps.numbers({"count": 2, "pause": 3})]
+executor.make(Store(sys.argv[1], workers=int(sys.argv[2])), specs)
 """
 
 

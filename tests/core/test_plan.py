@@ -33,7 +33,8 @@ def test_a_kind_of_ones_own_is_named_and_not_counted(digits):
 
 
 def test_the_kept_rates_know_most_kinds_of_the_project_and_take_seconds(digits):
-    """What they lack `make plan` names; `python -m lib.core.plan --keep-rates .store` renews them."""
+    """What they lack `make plan` names; `python -m lib.core.plan --keep-rates .store` renews them.
+    """
     began = time.process_time()
     kept = plan.kept_rates()
     assert time.process_time() - began < 5

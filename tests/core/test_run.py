@@ -32,7 +32,8 @@ def edit(house, old, new, file="params/smoke.yaml"):
     (house / file).write_text(text.replace(old, new))
 
 
-# --- notebooks ------------------------------------------------------------------------------------------------------
+# --- notebooks
+# ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", run.names())
 def test_notebooks_are_thin_and_clean(name):
@@ -45,7 +46,9 @@ def test_notebooks_are_thin_and_clean(name):
     for cell in code:
         lines = cell.source.splitlines()
         assert "parameters" in cell.metadata.get("tags", []) or len(lines) <= 12
-        assert not any(line.lstrip().startswith(("def ", "class ", "with open", "while ")) for line in lines)
+        assert not any(
+            line.lstrip().startswith(("def ", "class ", "with open", "while ")) for line in lines
+        )
 
 
 @pytest.mark.parametrize("name", run.names())
@@ -58,7 +61,17 @@ def test_notebooks_open_alike(name):
 
 
 def test_no_room_imports_from_a_floor_above():
-    floors = ["core", "data world", "diffusion classifier", "measure", "remedies", "report", "study", "preflight", "tools"]
+    floors = [
+        "core",
+        "data world",
+        "diffusion classifier",
+        "measure",
+        "remedies",
+        "report",
+        "study",
+        "preflight",
+        "tools",
+    ]
     height = {room: i for i, rooms in enumerate(floors) for room in rooms.split()}
     above = {"run", "plan", "notebook", "fetch"}  # of core/: what Make calls
     for path in (ROOT / "lib").rglob("*.py"):
@@ -70,26 +83,44 @@ def test_no_room_imports_from_a_floor_above():
 
 def imported_rooms(path):
     """The rooms of lib/ that a file's import statements name."""
-    dotted = [name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
-              for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
-              if name != "lib" or not isinstance(node, ast.ImportFrom)]
+    dotted = [
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in node.names]
+        )
+        if name != "lib" or not isinstance(node, ast.ImportFrom)
+    ]
     return {name.split(".")[1] for name in dotted if name.startswith("lib.")}
 
 
-# --- what a stamp holds -----------------------------------------------------------------------------------------------
+# --- what a stamp holds
+# -----------------------------------------------------------------------------------------------
 
 def test_a_stamp_holds_keys_settings_cells_text_and_facts():
     study = PlannedStudy(settings.load("digits"), "digits")
     seen = freshness.stamp("04_training", study)
     assert seen["settings"]["epochs"] == study.config.training.epochs
     assert "classifier" in seen["artifacts"] and "engine" not in seen["settings"]
-    files = ("notebooks/04_training.ipynb", "lib/measure/stats.py", "lib/report/tables.py", "params/classes/world.yaml")
+    files = (
+        "notebooks/04_training.ipynb",
+        "lib/measure/stats.py",
+        "lib/report/tables.py",
+        "params/classes/world.yaml",
+    )
     assert set(files) <= set(seen["files"])
 
 
 def test_differences_are_stated():
     seen = {"settings": {"epochs": 2}, "artifacts": {"classifier": "a"}, "files": {"x.py": "1"}}
-    now = {"settings": {"epochs": 1}, "artifacts": {"classifier": "b"}, "files": {"x.py": "1", "y.py": "2"}}
+    now = {
+        "settings": {"epochs": 1},
+        "artifacts": {"classifier": "b"},
+        "files": {"x.py": "1", "y.py": "2"},
+    }
     assert freshness.changes(seen, now) == [
         "epochs: 2 is now 1", "settings, inputs or code of classifier changed", "y.py changed"]
     assert freshness.changes(now, now) == []
@@ -104,11 +135,22 @@ def test_a_replaced_image_is_noticed(tmp_path):
     assert freshness.listing([str(tmp_path)]) != before
 
 
-def test_kernels_see_nothing_of_the_users_ipython_and_killed_runs_leave_nothing(tmp_path, monkeypatch):
+def test_kernels_see_nothing_of_the_users_ipython_and_killed_runs_leave_nothing(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(run, "REPORTS", tmp_path)
-    for name in ("MPLBACKEND", "IPYTHONDIR", run.RUN, "PYTHONPATH", "OMP_WAIT_POLICY", run.progress.STATE):
+    for name in (
+        "MPLBACKEND",
+        "IPYTHONDIR",
+        run.RUN,
+        "PYTHONPATH",
+        "OMP_WAIT_POLICY",
+        run.progress.STATE,
+    ):
         monkeypatch.setenv(name, "x")
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
     (tmp_path / f".progress.{ended.stdout.strip()}").write_text("{}")
     with run.watched("01_data"):
         assert "MPLBACKEND" not in os.environ and not list(Path(os.environ["IPYTHONDIR"]).iterdir())
@@ -116,7 +158,8 @@ def test_kernels_see_nothing_of_the_users_ipython_and_killed_runs_leave_nothing(
     assert not list(tmp_path.iterdir())
 
 
-# --- make -----------------------------------------------------------------------------------------------------------
+# --- make
+# ------------------------------------------------------------------------------------------------
 
 def test_the_smoke_study_leaves_a_sound_report(house):
     out = house / "reports" / "smoke"
@@ -125,7 +168,9 @@ def test_the_smoke_study_leaves_a_sound_report(house):
     assert names == sorted([*run.names(), "run"])
     summary = json.loads((out / "results" / "run.json").read_text())
     assert set(summary["seconds"]) == set(run.names()) and summary["total"] > 0 and "git" in summary
-    assert not list((out / "notebooks").glob("*.partial.ipynb")) + list((out / "notebooks").glob("*.failed.ipynb"))
+    assert not list((out / "notebooks").glob("*.partial.ipynb")) + list(
+        (out / "notebooks").glob("*.failed.ipynb")
+    )
 
 
 def test_the_report_in_a_real_browser(house):
@@ -221,7 +266,9 @@ def test_a_lost_result_and_damaged_stamps_are_made_again(house):
 @pytest.mark.parametrize("words", ["a b", "", "%", "x;y", "./smoke", "defaults", "nope"])
 def test_what_is_no_profile_stops_make(words):
     done = make(ROOT, "status", profile=words)
-    assert done.returncode != 0 and set(done.stderr.partition("there are: ")[2].split(".")[0].split()) == set(settings.profiles())
+    assert done.returncode != 0 and set(
+        done.stderr.partition("there are: ")[2].split(".")[0].split()
+    ) == set(settings.profiles())
 
 
 @pytest.mark.parametrize("old, new, said", [
@@ -249,7 +296,18 @@ def test_a_training_set_of_no_image_set_stops_make_before_a_kernel_starts(house)
 
 def test_help_lists_every_command():
     text = make(ROOT, "help").stdout
-    for command in ("report", "test", "lab", "env", "notebooks", "pdf", "bench", "status", "plan", "clean"):
+    for command in (
+        "report",
+        "test",
+        "lab",
+        "env",
+        "notebooks",
+        "pdf",
+        "bench",
+        "status",
+        "plan",
+        "clean",
+    ):
         assert f"make {command} " in text
     assert all(name in text for name in settings.profiles())
 

@@ -1,4 +1,6 @@
-"""The store: content keys, resume after kill -9, altered files found and made again, nothing half-written used."""
+"""The store: content keys, resume after kill -9, altered files found and made again, nothing
+half-written used.
+"""
 
 import json
 import os
@@ -16,8 +18,11 @@ from lib.core.paths import ROOT
 from lib.core.store import ArtifactSpec, Store, StoreError
 from tests import steps
 
-PLAIN = st.recursive(st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-                     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=6)
+PLAIN = st.recursive(
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=6,
+)
 MAKE = """
 import json, sys
 from lib.core.store import ArtifactSpec, Store
@@ -44,9 +49,13 @@ def test_made_once_then_found(root, tmp_path):
 def test_the_manifest_says_what_made_it(root):
     upstream = steps.numbers({"count": 1})
     made = root.make(steps.total({"scale": 2}, seed=5, source=upstream)).manifest
-    assert made["kind"] == steps.total.kind and made["settings"] == {"scale": 2} and made["seed"] == 5
+    assert (
+        made["kind"] == steps.total.kind and made["settings"] == {"scale": 2} and made["seed"] == 5
+    )
     assert made["input_keys"] == {"source": upstream.key}
-    assert {"git", "dirty", "versions", "device", "seconds", "peak_memory_mb", "started"} <= set(made["made"])
+    assert {"git", "dirty", "versions", "device", "seconds", "peak_memory_mb", "started"} <= set(
+        made["made"]
+    )
     assert made["files"]["total.txt"]["bytes"] > 0
 
 
@@ -108,7 +117,9 @@ def test_a_shortened_manifest_is_not_believed(root):
 def test_kill_9_then_the_rest_is_made(root, tmp_path, after):
     log = tmp_path / "log"
     recipe = steps.numbers({"count": 5, "log": str(log), "pause": 0.4})
-    child = subprocess.Popen([sys.executable, "-c", MAKE, str(root.root), json.dumps(recipe.to_json())], cwd=ROOT)
+    child = subprocess.Popen(
+        [sys.executable, "-c", MAKE, str(root.root), json.dumps(recipe.to_json())], cwd=ROOT
+    )
     while not log.exists() or len(log.read_text().split()) <= after:
         assert child.poll() is None
         time.sleep(0.01)
@@ -117,9 +128,13 @@ def test_kill_9_then_the_rest_is_made(root, tmp_path, after):
     assert not (root.folder(recipe) / "manifest.json").exists()
     done = root.state(recipe)
     made = root.make(recipe)
-    assert done == f"unfinished: {after} files made" and made.manifest["made"]["resumed_from"] == after
+    assert (
+        done == f"unfinished: {after} files made" and made.manifest["made"]["resumed_from"] == after
+    )
     assert made.manifest["made"]["retried"] == {f"{after}.txt": 1}
-    assert {name: data.decode() for name, data in contents(made).items()} == {f"{i}.txt": str(i * i) for i in range(5)}
+    assert {name: data.decode() for name, data in contents(made).items()} == {
+        f"{i}.txt": str(i * i) for i in range(5)
+    }
     assert len(log.read_text().split()) == 6  # the one that was cut off came twice
 
 
@@ -174,7 +189,9 @@ def test_prune_removes_what_is_not_kept_and_nothing_in_use(root):
     (root.root / "probe" / "way.json").write_text("{}")
     with store.locked(root.folder(used)):
         listed = root.prune({kept.key})
-        assert list(listed) == [root.folder(old)] and listed[root.folder(old)] > 0 and root.found(old)
+        assert (
+            list(listed) == [root.folder(old)] and listed[root.folder(old)] > 0 and root.found(old)
+        )
         assert list(root.prune({kept.key}, remove=True)) == list(listed)
     assert root.found(kept) and root.found(used) and root.state(old) == "absent"
     assert (root.root / "probe" / "way.json").exists()
@@ -189,15 +206,30 @@ def test_seconds_count_the_files_of_an_earlier_run_in_proportion(root):
 def test_two_processes_on_one_artifact_make_it_once(root, tmp_path):
     log = tmp_path / "log"
     recipe = steps.numbers({"count": 4, "log": str(log), "pause": 0.1})
-    both = [subprocess.Popen([sys.executable, "-c", MAKE, str(root.root), json.dumps(recipe.to_json())], cwd=ROOT)
-            for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKE, str(root.root), json.dumps(recipe.to_json())], cwd=ROOT
+        )
+        for _ in range(2)
+    ]
     assert [child.wait(60) for child in both] == [0, 0]
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3"]
 
 
-@pytest.mark.parametrize("location", [
-    "", "lib.no:builder", "lib.core.store:canonical", "os:system", "..os:system", "antigravity:x", "tests.steps:sees",
-    "tests.steps:total", "tests.steps:os.system"])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "",
+        "lib.no:builder",
+        "lib.core.store:canonical",
+        "os:system",
+        "..os:system",
+        "antigravity:x",
+        "tests.steps:sees",
+        "tests.steps:total",
+        "tests.steps:os.system",
+    ],
+)
 def test_only_builders_of_this_checkout_can_be_named(location):
     tree = {"kind": "numbers", "settings": {}, "inputs": {}, "seed": 0, "builder": location}
     with pytest.raises(StoreError, match="decorate it with @artifact"):
@@ -217,10 +249,17 @@ def test_two_builders_cannot_make_one_kind():
 
 
 def test_a_key_needs_no_import_and_is_the_same_with_it():
-    """The generators' modules import for seconds; whoever only names their artifacts must not pay for it."""
-    ask = ("import sys; from lib.core.store import ArtifactSpec; print(ArtifactSpec('prompted-images', {'count': 3}, "
-           "builder='lib.diffusion.sets:prompted_images').key, 'diffusers' in sys.modules)")
-    answer = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    """The generators' modules import for seconds; whoever only names their artifacts must not pay
+    for it.
+    """
+    ask = (
+        "import sys; from lib.core.store import ArtifactSpec; "
+        "print(ArtifactSpec('prompted-images', {'count': 3}, "
+        "builder='lib.diffusion.sets:prompted_images').key, 'diffusers' in sys.modules)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
     from lib.diffusion import sets
     assert answer == [sets.prompted_images({"count": 3}).key, "False"]
 

@@ -33,7 +33,8 @@ def by_make(profile):
 @pytest.mark.parametrize("profile", ["digits", "smoke"])
 def test_lab_papermill_and_make_need_the_same_artifacts(chapter, profile):
     variables = {}
-    exec(settings.cell(chapter), variables)  # JupyterLab, where the student writes the profile's name
+    # JupyterLab, where the student writes the profile's name
+    exec(settings.cell(chapter), variables)
     lab = settings.resolve(chapter, variables | {"profile": profile})
     papermill = settings.resolve(chapter, {"profile": profile})
     method = f"{settings.section_of(chapter)}_artifacts"

@@ -81,7 +81,9 @@ def test_calibration_of_known_bins():
 def test_calibration_is_that_of_torchmetrics():
     rng = np.random.default_rng(0)
     sure, labels = rng.dirichlet([0.5] * 4, 500), rng.integers(0, 4, 500)
-    theirs = multiclass_calibration_error(torch.from_numpy(sure), torch.from_numpy(labels), 4, n_bins=10, norm="l1")
+    theirs = multiclass_calibration_error(
+        torch.from_numpy(sure), torch.from_numpy(labels), 4, n_bins=10, norm="l1"
+    )
     assert accuracy.calibration(sure, labels)[0] == pytest.approx(theirs.item(), abs=1e-6)
 
 
@@ -92,29 +94,48 @@ def test_measures_are_those_that_the_classes_call_for():
     logits[np.arange(100), labels] += 9 * (np.arange(100) % 2)
     ranks = (logits > logits[np.arange(100), labels][:, None]).sum(1)
     found = accuracy.metrics(logits, labels)
-    assert set(found) == {"accuracy", "ece", "top5"} and found["top5"] == (ranks < 5).mean() > found["accuracy"]
+    assert (
+        set(found) == {"accuracy", "ece", "top5"}
+        and found["top5"] == (ranks < 5).mean() > found["accuracy"]
+    )
     two = accuracy.metrics(np.array([[2.0, 0], [1, 0], [0, 1], [3, 0]]), np.array([0, 0, 1, 1]))
     assert two["accuracy"] == 0.75 and two["balanced"] == 0.75 and two["auroc"] == 0.5
     assert set(accuracy.metrics(logits[:, :10], labels % 10)) == {"accuracy", "ece"}
 
 
 def test_rare_classes_are_measured_as_scikit_learn_measures_them():
-    """One in eight is of the second class; a classifier that never names it is right in 87.5 % and worth nothing."""
+    """One in eight is of the second class; a classifier that never names it is right in 87.5 % and
+    worth nothing.
+    """
     rng, labels = np.random.default_rng(1), np.arange(400) % 8 // 7
     logits = rng.normal(size=(400, 2)).astype(np.float32) + labels[:, None] * [0, 1.2]
     found = accuracy.metrics(logits, labels)
-    assert found["balanced"] == pytest.approx(balanced_accuracy_score(labels, logits.argmax(1)), abs=1e-12)
-    assert found["auroc"] == pytest.approx(roc_auc_score(labels, logits[:, 1] - logits[:, 0]), abs=1e-9)
+    assert found["balanced"] == pytest.approx(
+        balanced_accuracy_score(labels, logits.argmax(1)), abs=1e-12
+    )
+    assert found["auroc"] == pytest.approx(
+        roc_auc_score(labels, logits[:, 1] - logits[:, 0]), abs=1e-9
+    )
     never = accuracy.metrics(np.tile([1.0, 0.0], (400, 1)), labels)
     assert (never["accuracy"], never["balanced"], never["auroc"]) == (0.875, 0.5, 0.5)
 
 
 def test_reliability_pools_the_seeds():
     bins = np.array([[np.nan, np.nan, 0], [0.9, 1.0, 30]])
-    rows = [{"arm": "real", "seed": 0, "set": "test", "reliability": bins},
-            {"arm": "real", "seed": 1, "set": "test", "reliability": np.array([[0.4, 0.5, 10], [0.8, 0.7, 10]])}]
+    rows = [
+        {"arm": "real", "seed": 0, "set": "test", "reliability": bins},
+        {
+            "arm": "real",
+            "seed": 1,
+            "set": "test",
+            "reliability": np.array([[0.4, 0.5, 10], [0.8, 0.7, 10]]),
+        },
+    ]
     found = accuracy.reliability(pd.DataFrame(rows))
-    assert found.to_numpy()[:, 1:].tolist() == [[0.4, 0.5, 10], [pytest.approx(0.875), pytest.approx(0.925), 40]]
+    assert found.to_numpy()[:, 1:].tolist() == [
+        [0.4, 0.5, 10],
+        [pytest.approx(0.875), pytest.approx(0.925), 40],
+    ]
 
 
 def test_accuracy_on_unseen_images_of_the_own_set_stands_beside_that_on_real_ones(monkeypatch):

@@ -39,7 +39,11 @@ def quantities(results: Mapping[str, dict]) -> Iterator[tuple[tuple[str, ...], s
     for name, memory in (("02_inversion", inversion.get("memorisation")),
                          ("07_representation", measures["memory"].get("di"))):
         if isinstance(memory, Mapping):
-            yield ("nearer to training than 1 % of test images", "di"), name, memory["closer"]["0.01"]
+            yield (
+                ("nearer to training than 1 % of test images", "di"),
+                name,
+                memory["closer"]["0.01"],
+            )
 
 
 def negative(difference: Mapping) -> dict:
@@ -63,18 +67,24 @@ def disagreements(results: Mapping[str, dict]) -> list[str]:
 
 def same(kind: str, first: Mapping, second: Mapping) -> bool:
     """Mean and interval to 1e-9, and for differences the verdict."""
-    ends = all(first[end] == pytest.approx(second[end], abs=1e-9) for end in ("mean", "low", "high"))
+    ends = all(
+        first[end] == pytest.approx(second[end], abs=1e-9) for end in ("mean", "low", "high")
+    )
     return ends and (kind != "difference" or verdict(first) == verdict(second))
 
 
 def foreign_verdicts(tree: object, path: str = "") -> list[str]:
     """Where a result says another word than `verdict` does."""
     if isinstance(tree, list):
-        return [fault for k, part in enumerate(tree) for fault in foreign_verdicts(part, f"{path}/{k}")]
+        return [
+            fault for k, part in enumerate(tree) for fault in foreign_verdicts(part, f"{path}/{k}")
+        ]
     if not isinstance(tree, Mapping):
         return []
     wrong = {"mean", "low", "high", "verdict"} <= set(tree) and tree["verdict"] != verdict(tree)
-    inner = [fault for key, part in tree.items() for fault in foreign_verdicts(part, f"{path}/{key}")]
+    inner = [
+        fault for key, part in tree.items() for fault in foreign_verdicts(part, f"{path}/{key}")
+    ]
     return [path] * wrong + inner
 
 

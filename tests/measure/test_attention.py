@@ -1,4 +1,6 @@
-"""Measures of planted maps and closed forms; differences paired by seed and image where they are the same."""
+"""Measures of planted maps and closed forms; differences paired by seed and image where they are
+the same.
+"""
 
 import numpy as np
 import pytest
@@ -63,7 +65,9 @@ def test_the_posters_three_by_hand():
 def test_a_map_of_nothing_has_no_focus_and_is_left_out():
     maps = np.stack([np.zeros((4, 4)), np.ones((4, 4)), np.eye(4)])
     spread = attention.spread(maps)
-    assert np.isnan(attention.gini(maps)).tolist() == np.isnan(spread).tolist() == [True, False, False]
+    assert (
+        np.isnan(attention.gini(maps)).tolist() == np.isnan(spread).tolist() == [True, False, False]
+    )
     estimate = stats.mean(np.stack([spread, spread]))
     assert estimate["n_images"] == 2 and estimate["mean"] == pytest.approx(0.625)
 

@@ -1,4 +1,6 @@
-"""Features are what the head sees, whatever the batch; weights come from this machine or there is a plain refusal."""
+"""Features are what the head sees, whatever the batch; weights come from this machine or there is a
+plain refusal.
+"""
 
 import numpy as np
 import pytest
@@ -32,8 +34,17 @@ TRAINING = {
 
 
 def digits(size=SIZE):
-    return real_images({"source": "digits", "root": "", "resolution": size, "shard": 50, "split": "train",
-                 "count": 60, "fingerprint": ""})
+    return real_images(
+        {
+            "source": "digits",
+            "root": "",
+            "resolution": size,
+            "shard": 50,
+            "split": "train",
+            "count": 60,
+            "fingerprint": "",
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +73,18 @@ def pixels(n=5, size=40):
 def test_own_features_are_what_the_head_sees(study):
     store, classifier = study
     found, facts = features.of(store, digits(), "cpu", classifier=classifier)
-    assert found.shape == (60, 64) and found.dtype == np.float32 and (found >= 0).all() and found.std() > 0
+    assert (
+        found.shape == (60, 64)
+        and found.dtype == np.float32
+        and (found >= 0).all()
+        and found.std() > 0
+    )
     head = fit.opened(store.make(classifier))[0].fc
-    said = load_file(store.make(accuracy.logits({"device": "cpu"}, classifier=classifier, images=digits()))
-                     .path("logits.safetensors"))["logits"]
+    said = load_file(
+        store.make(accuracy.logits({"device": "cpu"}, classifier=classifier, images=digits())).path(
+            "logits.safetensors"
+        )
+    )["logits"]
     assert torch.allclose(head(torch.from_numpy(found)), said, atol=1e-4)
     assert facts == {"network": "reference", "resize": "as they are, at 16 px"}
 
@@ -73,7 +92,10 @@ def test_own_features_are_what_the_head_sees(study):
 def test_features_are_made_once_and_again_for_another_resize(study, capsys):
     store, classifier = study
     one, facts = features.of(store, digits(24), "cpu", classifier=classifier)
-    assert facts["resize"] == "bicubic with antialiasing to 16 px" and facts["resize"] in capsys.readouterr().err
+    assert (
+        facts["resize"] == "bicubic with antialiasing to 16 px"
+        and facts["resize"] in capsys.readouterr().err
+    )
     again, _ = features.of(store, digits(24), "cpu", classifier=classifier)
     assert np.array_equal(one, again) and "features" not in capsys.readouterr().err
     other, facts = features.of(store, digits(24), "cpu", classifier=classifier, resize="bilinear")
@@ -84,7 +106,11 @@ def test_features_are_made_once_and_again_for_another_resize(study, capsys):
 def test_the_batch_changes_nothing(study, batch):
     network = features.open_extractor("reference", study[0].make(study[1]))
     images = pixels(20)
-    assert np.allclose(features.extract(network, images, batch=batch), features.extract(network, images, batch=20), atol=1e-5)
+    assert np.allclose(
+        features.extract(network, images, batch=batch),
+        features.extract(network, images, batch=20),
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("resize", features.RESIZES)
@@ -96,24 +122,32 @@ def test_resizing_is_pillows(resize, size):
     mode = Image.Resampling[resize.upper()]
     for image, ours in zip(pixels(), found, strict=True):
         for channel in range(3):
-            theirs = Image.fromarray(image[..., channel].astype(np.float32)).resize((size, size), mode)
+            theirs = Image.fromarray(image[..., channel].astype(np.float32)).resize(
+                (size, size), mode
+            )
             assert np.abs(ours[channel] - np.asarray(theirs)).max() < 1e-2  # of 255 grey levels
 
 
 @pytest.mark.parametrize("name", [name for name in features.EXTRACTORS if name != "reference"])
 def test_without_weights_it_says_what_brings_them(hub, monkeypatch, name):
     monkeypatch.setitem(features.DINO, "dinov2", (str(hub / "facebook" / "dinov2-large"), None))
-    with pytest.raises(FeatureError, match=f"not run: no weights of {name} here; `make fetch PROFILE=…`"):
+    with pytest.raises(
+        FeatureError, match=f"not run: no weights of {name} here; `make fetch PROFILE=…`"
+    ):
         features.open_extractor(name)
 
 
 def test_other_refusals(study):
     with pytest.raises(FeatureError, match="give its spec"):
         features.of(study[0], digits(), "cpu")
-    with pytest.raises(FeatureError, match="no feature extractor 'dino'; there are reference, inception, dinov2"):
+    with pytest.raises(
+        FeatureError, match="no feature extractor 'dino'; there are reference, inception, dinov2"
+    ):
         features.open_extractor("dino")
     with pytest.raises(FeatureError, match="no resize mode 'nearest'"):
-        features.extract(features.open_extractor("reference", study[0].make(study[1])), pixels(), "nearest")
+        features.extract(
+            features.open_extractor("reference", study[0].make(study[1])), pixels(), "nearest"
+        )
 
 
 def test_torchvision_network_is_the_one_before_its_head(hub):
@@ -150,11 +184,15 @@ def test_inception_is_fed_as_the_published_one(hub):
 
 def test_dinov2_gives_the_normalised_class_token(tmp_path, monkeypatch):
     torch.manual_seed(0)
-    model = Dinov2Model(Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=56)).eval()
+    model = Dinov2Model(
+        Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=56)
+    ).eval()
     model.save_pretrained(tmp_path)
     monkeypatch.setitem(features.DINO, "dinov2", (str(tmp_path), None))
     found = features.extract(features.open_extractor("dinov2"), pixels(3, 224))
-    mean, std = (torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    )
     x = (torch.from_numpy(pixels(3, 224)).permute(0, 3, 1, 2) / 255 - mean) / std
     with torch.inference_mode():
         token = model(x).last_hidden_state[:, 0]

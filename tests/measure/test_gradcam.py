@@ -123,7 +123,9 @@ def test_road_knows_a_true_map_from_its_opposite_and_is_seeded(patched):
     assert torch.equal(torch.get_rng_state(), state)  # torch's own draws are left alone
     opposite = gradcam.road(model, images, labels, maps.max() - maps, 0, (30, 70))
     assert (scores > 0.1).all() and (opposite < -0.1).all()
-    first = [gradcam.road(model, images[:1], labels[:1], maps[:1], seed, (30, 70)) for seed in (0, 1)]
+    first = [
+        gradcam.road(model, images[:1], labels[:1], maps[:1], seed, (30, 70)) for seed in (0, 1)
+    ]
     assert first[0] == scores[0] != first[1]
 
 
@@ -161,20 +163,37 @@ def test_overlays_share_their_scale_unless_told():
     assert np.array_equal(*empty)
 
 
-@pytest.mark.parametrize("images, labels, message", [
-    (IMAGES[..., 0], LABELS, "grey images"), (IMAGES / 255, LABELS, "uint8 RGB"),
-    (IMAGES[:0], LABELS[:0], "n >= 1"), (np.zeros((1, 32, 32, 4), np.uint8), LABELS[:1], "uint8 RGB"),
-    (IMAGES, LABELS[:5], "labels .5,. for 6 images"),
-    (IMAGES, LABELS + 1, "1..3 do not fit the 3 classes"), (IMAGES[:, :1, :1], LABELS, "1 x 1")])
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        (IMAGES[..., 0], LABELS, "grey images"),
+        (IMAGES / 255, LABELS, "uint8 RGB"),
+        (IMAGES[:0], LABELS[:0], "n >= 1"),
+        (np.zeros((1, 32, 32, 4), np.uint8), LABELS[:1], "uint8 RGB"),
+        (IMAGES, LABELS[:5], "labels .5,. for 6 images"),
+        (IMAGES, LABELS + 1, "1..3 do not fit the 3 classes"),
+        (IMAGES[:, :1, :1], LABELS, "1 x 1"),
+    ],
+)
 def test_what_is_no_image_set_is_refused(model, images, labels, message):
     with pytest.raises(GradcamError, match=message):
         gradcam.maps(model, images, labels)
 
 
-@pytest.mark.parametrize("model, message", [
-    (Patch(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))), "more than a linear layer"),
-    (Patch(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))), "not the 3 pooled channels"),
-    (nn.Sequential(nn.Conv2d(3, 3, 32), nn.Flatten()), "does not end in average pooling")])
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (
+            Patch(nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))),
+            "more than a linear layer",
+        ),
+        (
+            Patch(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))),
+            "not the 3 pooled channels",
+        ),
+        (nn.Sequential(nn.Conv2d(3, 3, 32), nn.Flatten()), "does not end in average pooling"),
+    ],
+)
 def test_networks_without_a_closed_form_are_refused(model, message):
     with pytest.raises(GradcamError, match=message):
         gradcam.maps(model, IMAGES, LABELS)

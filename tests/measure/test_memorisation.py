@@ -22,7 +22,12 @@ def test_planted_copies_are_found():
     result = memorisation.memorisation(made, train, test)
     assert result["copies"] == 3 and result["duplicates"] == 2 and result["n"] == 80
     pairs = result["pairs"]
-    assert {(p["synthetic"], p["train"]) for p in pairs[:4]} == {(7, 33), (8, 33), (9, 150), (11, 60)}
+    assert {(p["synthetic"], p["train"]) for p in pairs[:4]} == {
+        (7, 33),
+        (8, 33),
+        (9, 150),
+        (11, 60),
+    }
     assert pairs[3]["synthetic"] == 11 and pairs[4]["distance"] > 10 * pairs[3]["distance"]
     assert result["closer"]["0.01"]["mean"] >= 4 / 80
 

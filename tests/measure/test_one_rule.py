@@ -4,8 +4,22 @@ import ast
 
 from lib.core.paths import ROOT
 
-TESTS = {"bootstrap", "ttest_1samp", "ttest_ind", "ttest_rel", "binomtest", "permutation_test", "sem",
-         "mannwhitneyu", "wilcoxon", "ks_2samp", "chi2_contingency", "t", "norm", "monte_carlo_test"}
+TESTS = {
+    "bootstrap",
+    "ttest_1samp",
+    "ttest_ind",
+    "ttest_rel",
+    "binomtest",
+    "permutation_test",
+    "sem",
+    "mannwhitneyu",
+    "wilcoxon",
+    "ks_2samp",
+    "chi2_contingency",
+    "t",
+    "norm",
+    "monte_carlo_test",
+}
 ENDS = {0.025, 0.975, 2.5, 97.5, 1.96}
 ALLOWED = {"lib/measure/stats.py", "lib/measure/geometry.py"}
 
@@ -42,5 +56,7 @@ def test_faults_are_seen():
 
 def test_every_interval_comes_from_one_module():
     paths = sorted((ROOT / "lib").rglob("*.py"))
-    wrong = {str(path.relative_to(ROOT)): faults(path.read_text(encoding="utf-8")) for path in paths}
+    wrong = {
+        str(path.relative_to(ROOT)): faults(path.read_text(encoding="utf-8")) for path in paths
+    }
     assert {name: what for name, what in wrong.items() if what and name not in ALLOWED} == {}

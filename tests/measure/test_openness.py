@@ -1,4 +1,6 @@
-"""What a generator has seen follows from how its set was made; held-out images come from other seeds."""
+"""What a generator has seen follows from how its set was made; held-out images come from other
+seeds.
+"""
 
 from lib.core.config import load
 from lib.measure import openness

@@ -1,4 +1,6 @@
-"""The reference classifier's shares are Wilson's; variety is zero for copies and grows with difference."""
+"""The reference classifier's shares are Wilson's; variety is zero for copies and grows with
+difference.
+"""
 
 import numpy as np
 import pytest
@@ -38,13 +40,16 @@ def test_shares_by_class_and_the_least_probable():
 
 
 def test_a_set_at_chance_has_failed_if_real_images_are_recognised():
-    rows = {name: {"all": {"low": low}} for name, low in (("real test", .6), ("sd", .5), ("cd", .3))}
+    rows = {
+        name: {"all": {"low": low}} for name, low in (("real test", 0.6), ("sd", 0.5), ("cd", 0.3))
+    }
     assert reference.failed(rows, 3) == ["cd"] and reference.failed(rows, 2) == ["sd", "cd"]
     assert reference.failed(rows | {"real test": {"all": {"low": 0.2}}}, 3) == []
 
 
 def test_the_interval_of_variety_knows_that_pairs_share_images():
-    """As wide as the mean varies over sets of 40; over pairs alone it is several times too narrow."""
+    """As wide as the mean varies over sets of 40; over pairs alone it is several times too narrow.
+    """
     rng = np.random.default_rng(0)
     draws = [reference.variety(pictures(rng.integers(0, 255, 40), [0, 1] * 20))
              for _ in range(200)]
@@ -54,7 +59,8 @@ def test_the_interval_of_variety_knows_that_pairs_share_images():
 
 
 def test_variety_of_copies_is_nothing_and_of_two_levels_known():
-    """Levels 10 and 30 in equal number: two of four images differ by 20 in 8 of 12 ordered pairs."""
+    """Levels 10 and 30 in equal number: two of four images differ by 20 in 8 of 12 ordered pairs.
+    """
     assert reference.variety(pictures([7] * 6, [0] * 6))["mean"] == 0
     levels = reference.variety(pictures([10, 10, 30, 30], [0] * 4))
     assert levels["mean"] == pytest.approx(20 * 8 / 12) and levels["n"] == 4
@@ -67,10 +73,14 @@ def test_a_sweep_is_paired_with_the_point_in_use(monkeypatch):
     part = pictures([10, 20] * 20, [0, 1] * 20)
     right = np.eye(2)[part.labels]
     answers = {"used": right, "same": right, "wrong": right[:, ::-1]}
-    monkeypatch.setattr(reference, "probabilities", lambda store, model, spec, device: answers[spec])
+    monkeypatch.setattr(
+        reference, "probabilities", lambda store, model, spec, device: answers[spec]
+    )
     points = {(name, 1.0): name for name in answers}
     rows = reference.sweep(None, None, points, dict.fromkeys(points, part), "cpu")
     assert [row["recognised"]["mean"] for row in rows] == [1, 1, 0]
     assert rows[0]["difference"] is None and rows[1]["difference"]["verdict"] == "equivalent"
     assert rows[2]["difference"]["mean"] == -1 and rows[2]["difference"]["family"] == 1
-    assert reference.shift(pictures([10, 20], [0, 1]), pictures([13, 21], [0, 1])) == pytest.approx(2)
+    assert reference.shift(pictures([10, 20], [0, 1]), pictures([13, 21], [0, 1])) == pytest.approx(
+        2
+    )

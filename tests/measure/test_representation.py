@@ -21,7 +21,9 @@ def pictures(n, seed, size=16):
     rng, labels = np.random.default_rng(seed), np.arange(n) % 2
     images = rng.integers(0, 80, (n, size, size, 3))
     images[np.arange(n), :, :, 2 * labels] += 100
-    return ImageSet(images.astype(np.uint8), labels, ("red", "blue"), np.arange(n), ("",) * n, ("",) * n)
+    return ImageSet(
+        images.astype(np.uint8), labels, ("red", "blue"), np.arange(n), ("",) * n, ("",) * n
+    )
 
 
 def network(seed, size=16, name="resnet18"):
@@ -35,7 +37,9 @@ def test_the_head_turns_penultimate_features_into_the_networks_answer(size, name
     features = probes.penultimate(model, images)
     assert features.min() >= 0 and features.shape == (6, model.fc.in_features)  # after the ReLU
     with torch.inference_mode():
-        torch.testing.assert_close(model.fc(torch.from_numpy(features)), model(normal(torch.from_numpy(images))))
+        torch.testing.assert_close(
+            model.fc(torch.from_numpy(features)), model(normal(torch.from_numpy(images)))
+        )
 
 
 def test_activations_are_a_plain_forward_pass_whatever_the_batch():
@@ -52,7 +56,8 @@ def test_activations_are_a_plain_forward_pass_whatever_the_batch():
 
 
 def test_sparsity_counts_against_each_dimensions_largest():
-    features = np.array([[100.0, 1, 0], [1, 0.02, 0], [1.1, 0.005, 0], [0, 0, 0]])  # 2 + 2 + 4 of 12 are small
+    # 2 + 2 + 4 of 12 are small
+    features = np.array([[100.0, 1, 0], [1, 0.02, 0], [1.1, 0.005, 0], [0, 0, 0]])
     assert representation.sparsity(features) == pytest.approx(8 / 12)
     assert representation.sparsity(features * [1, 50, 3]) == representation.sparsity(features)
 
@@ -64,10 +69,16 @@ def test_intra_class_distance_and_its_identity():
     for part in (unit[:40], unit[40:]):
         n, spread = len(part), 1 - np.square(part.mean(axis=0)).sum()
         assert np.mean(pdist(part) ** 2) == pytest.approx(2 * n / (n - 1) * spread, rel=1e-12)
-    each = [np.mean([np.linalg.norm(a - b) for i, a in enumerate(part) for b in part[:i]]) for part in (unit[:40], unit[40:])]
+    each = [
+        np.mean([np.linalg.norm(a - b) for i, a in enumerate(part) for b in part[:i]])
+        for part in (unit[:40], unit[40:])
+    ]
     assert representation.intra_class(unit, labels) == pytest.approx(np.mean(each), rel=1e-12)
-    corners = np.tile(np.eye(5), (2, 1))  # all distances are equal, so the identity gives the distance itself
-    assert representation.intra_class(corners, np.repeat([0, 1], 5)) == pytest.approx((2 * 5 / 4 * (1 - 1 / 5)) ** 0.5)
+    # all distances are equal, so the identity gives the distance itself
+    corners = np.tile(np.eye(5), (2, 1))
+    assert representation.intra_class(corners, np.repeat([0, 1], 5)) == pytest.approx(
+        (2 * 5 / 4 * (1 - 1 / 5)) ** 0.5
+    )
 
 
 def test_redundancy_of_duplicated_independent_and_constant_columns():
@@ -75,26 +86,41 @@ def test_redundancy_of_duplicated_independent_and_constant_columns():
     column = rng.normal(size=(n, 1))
     assert representation.redundancy(column @ [[1, -3, 0.5]]) == pytest.approx(1)
     independent = rng.normal(size=(n, 150))
-    assert representation.redundancy(independent) == pytest.approx((2 / (np.pi * n)) ** 0.5, rel=0.03)
+    assert representation.redundancy(independent) == pytest.approx(
+        (2 / (np.pi * n)) ** 0.5, rel=0.03
+    )
     constant = np.concatenate([independent, np.ones((n, 50))], axis=1)
     assert representation.redundancy(constant) == representation.redundancy(independent)
 
 
 def test_coding_length_of_isotropic_one_line_and_known_classes():
     d, eps2 = 16, representation.EPS2
-    assert representation.coding_length(np.tile(np.eye(d), (5, 1))) == pytest.approx(d / 2 * np.log(1 + 1 / eps2), rel=1e-12)
+    assert representation.coding_length(np.tile(np.eye(d), (5, 1))) == pytest.approx(
+        d / 2 * np.log(1 + 1 / eps2), rel=1e-12
+    )
     line = np.tile(np.eye(d)[:1], (40, 1))
     assert representation.coding_length(line) == pytest.approx(np.log(1 + d / eps2) / 2, rel=1e-12)
-    assert representation.coding_length(line[:3]) == pytest.approx(np.log(1 + d / eps2) / 2, rel=1e-12)  # fewer than dimensions
-    classes, labels = np.repeat(np.eye(d)[:4], 10, axis=0), np.repeat(range(4), 10)  # each class its own line
-    assert representation.coding_length_within(classes, labels) == pytest.approx(np.log(1 + d / eps2) / 2, rel=1e-12)
-    assert representation.coding_length(classes) == pytest.approx(4 / 2 * np.log(1 + d / 4 / eps2), rel=1e-12)
+    # fewer than dimensions
+    assert representation.coding_length(line[:3]) == pytest.approx(
+        np.log(1 + d / eps2) / 2, rel=1e-12
+    )
+    # each class its own line
+    classes, labels = np.repeat(np.eye(d)[:4], 10, axis=0), np.repeat(range(4), 10)
+    assert representation.coding_length_within(classes, labels) == pytest.approx(
+        np.log(1 + d / eps2) / 2, rel=1e-12
+    )
+    assert representation.coding_length(classes) == pytest.approx(
+        4 / 2 * np.log(1 + d / 4 / eps2), rel=1e-12
+    )
 
 
 def test_all_five_measures_do_not_see_the_features_scale():
     rng, labels = np.random.default_rng(0), np.arange(60) % 3
     features = np.maximum(rng.normal(size=(60, 10)), 0).astype(np.float32) + 0.01
-    once, scaled = representation.measures(features, labels), representation.measures(features * 64, labels)
+    once, scaled = (
+        representation.measures(features, labels),
+        representation.measures(features * 64, labels),
+    )
     assert once == pytest.approx(scaled, rel=1e-6) and len(once) == 5
 
 
@@ -144,7 +170,9 @@ def test_layers_are_those_that_compute_something():
     features = probes.activations(model, images)
     assert list(features) == ["head"]
     with torch.inference_mode():
-        torch.testing.assert_close(model.fc(torch.from_numpy(features["head"])), model(normal(torch.from_numpy(images))))
+        torch.testing.assert_close(
+            model.fc(torch.from_numpy(features["head"])), model(normal(torch.from_numpy(images)))
+        )
 
 
 @pytest.mark.parametrize("debiased", [False, True])
@@ -160,7 +188,8 @@ def test_cka_sees_neither_rotation_nor_scale_nor_shift(debiased):
 def test_cka_of_the_unrelated_is_near_nothing_and_debiased_around_it():
     rng = np.random.default_rng(0)
     assert probes.cka(*rng.normal(size=(2, 3000, 10))) < 0.01
-    few = [rng.normal(size=(2, 40, 80)) for _ in range(30)]  # fewer images than dimensions: the plain one is far from 0
+    # fewer images than dimensions: the plain one is far from 0
+    few = [rng.normal(size=(2, 40, 80)) for _ in range(30)]
     assert np.mean([probes.cka(*pair) for pair in few]) > 0.5
     assert np.mean([probes.cka(*pair, debiased=True) for pair in few]) == pytest.approx(0, abs=0.02)
 
@@ -175,11 +204,18 @@ def test_cka_is_that_of_the_kernels_written_out(debiased):
         if not debiased:
             return kernel - kernel.mean(0) - kernel.mean(1)[:, None] + kernel.mean()
         kernel = kernel - np.diag(np.diag(kernel))
-        kernel = kernel - kernel.sum(0) / (n - 2) - kernel.sum(1)[:, None] / (n - 2) + kernel.sum() / ((n - 1) * (n - 2))
+        kernel = (
+            kernel
+            - kernel.sum(0) / (n - 2)
+            - kernel.sum(1)[:, None] / (n - 2)
+            + kernel.sum() / ((n - 1) * (n - 2))
+        )
         return kernel - np.diag(np.diag(kernel))
 
     k, m = centred(a @ a.T), centred(b @ b.T)
-    assert probes.cka(a, b, debiased) == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-9)
+    assert probes.cka(a, b, debiased) == pytest.approx(
+        (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-9
+    )
 
 
 def test_cka_needs_the_same_images():
@@ -203,7 +239,10 @@ def test_a_gap_is_split_into_features_and_final_layer():
 
 
 def test_means_and_differences_are_paired_by_seed():
-    seeds = {"real": [{"sparsity": 0.1}, {"sparsity": 0.3}], "sd": [{"sparsity": 0.2}, {"sparsity": 0.4}]}
+    seeds = {
+        "real": [{"sparsity": 0.1}, {"sparsity": 0.3}],
+        "sd": [{"sparsity": 0.2}, {"sparsity": 0.4}],
+    }
     means, differences = representation.tables(seeds, "real")
     assert means["sd"] == {"sparsity": stats.over_seeds([0.2, 0.4])}
     assert list(differences) == ["sd"]
@@ -213,7 +252,9 @@ def test_means_and_differences_are_paired_by_seed():
 
 def test_similarity_is_to_the_base_of_the_same_seed_and_of_the_base_to_its_next():
     rng = np.random.default_rng(0)
-    features = {arm: [{"head": rng.normal(size=(20, 3))} for _ in range(2)] for arm in ("real", "sd")}
+    features = {
+        arm: [{"head": rng.normal(size=(20, 3))} for _ in range(2)] for arm in ("real", "sd")
+    }
     table = probes.similarity(features, "real")
     pairs = {"real": [(0, "real", 1), (1, "real", 0)], "sd": [(0, "real", 0), (1, "real", 1)]}
     for arm, rows in pairs.items():

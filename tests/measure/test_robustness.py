@@ -1,4 +1,6 @@
-"""Damages grow with severity, attacks climb the loss within their bounds, and the tables count what is left."""
+"""Damages grow with severity, attacks climb the loss within their bounds, and the tables count what
+is left.
+"""
 
 import cv2
 import numpy as np
@@ -30,12 +32,22 @@ def blobs(n, seed, size=8):
     rng, labels = np.random.default_rng(seed), np.arange(n) % 3
     pixels = rng.integers(40, 160, (n, size, size, 3))
     pixels[np.arange(n), :, :, labels] += 25
-    return ImageSet(pixels.astype(np.uint8), labels, ("red", "green", "blue"), np.arange(n), ("",) * n, ("",) * n)
+    return ImageSet(
+        pixels.astype(np.uint8),
+        labels,
+        ("red", "green", "blue"),
+        np.arange(n),
+        ("",) * n,
+        ("",) * n,
+    )
 
 
 @pytest.fixture(scope="module")
 def models():
-    return [train(blobs(60, 0).images, blobs(60, 0).labels, TrainConfig.of(SETTINGS), seed) for seed in range(2)]
+    return [
+        train(blobs(60, 0).images, blobs(60, 0).labels, TrainConfig.of(SETTINGS), seed)
+        for seed in range(2)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +57,9 @@ def scenes():
 
 def losses(model, images, labels):
     with torch.inference_mode():
-        return F.cross_entropy(model(normal(torch.tensor(images))), torch.as_tensor(labels), reduction="none").numpy()
+        return F.cross_entropy(
+            model(normal(torch.tensor(images))), torch.as_tensor(labels), reduction="none"
+        ).numpy()
 
 
 def damage(images, others):
@@ -57,7 +71,9 @@ def damage(images, others):
 def test_damage_grows_with_severity_in_every_image(kind, scenes):
     damaged = [robustness.corrupt(scenes, kind, severity, 0) for severity in SEVERITIES]
     assert all(d.dtype == np.uint8 and d.shape == scenes.shape for d in damaged)
-    assert (np.diff([np.zeros(len(scenes)), *(damage(scenes, d) for d in damaged)], axis=0) > 0).all()
+    assert (
+        np.diff([np.zeros(len(scenes)), *(damage(scenes, d) for d in damaged)], axis=0) > 0
+    ).all()
 
 
 @pytest.mark.parametrize("kind", STRENGTHS)
@@ -72,23 +88,31 @@ def test_an_images_damage_is_its_own_and_repeats(kind, scenes):
 def test_the_damages_are_what_they_say():
     grey = np.full((1, 64, 64, 3), 128, np.uint8)
     noise = robustness.corrupt(grey, "noise", 1, 0)[0] / 255
-    assert noise.std() == pytest.approx(0.04, rel=0.05) and noise.mean() == pytest.approx(128 / 255, abs=0.002)
-    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.06  # every channel its own
+    assert noise.std() == pytest.approx(0.04, rel=0.05) and noise.mean() == pytest.approx(
+        128 / 255, abs=0.002
+    )
+    # every channel its own
+    assert abs(np.corrcoef(noise[..., 0].ravel(), noise[..., 1].ravel())[0, 1]) < 0.06
     white = robustness.corrupt(np.full_like(grey, 255), "noise", 1, 0)
-    assert white.min() > 200 and (white == 255).mean() == pytest.approx(0.5, abs=0.05)  # cut off, never wrapped around
-    assert robustness.corrupt(grey, "brightness", 2, 0)[0, 0, 0].tolist() == [179] * 3  # 128 + 0.2 * 255
+    # cut off, never wrapped around
+    assert white.min() > 200 and (white == 255).mean() == pytest.approx(0.5, abs=0.05)
+    # 128 + 0.2 * 255
+    assert robustness.corrupt(grey, "brightness", 2, 0)[0, 0, 0].tolist() == [179] * 3
     colour = np.full((1, 8, 8, 3), (200, 100, 0), np.uint8)
-    assert robustness.corrupt(colour, "brightness", 5, 0)[0, 0, 0].tolist() == [255, 128, 0]  # full value, hue and shade kept
+    # full value, hue and shade kept
+    assert robustness.corrupt(colour, "brightness", 5, 0)[0, 0, 0].tolist() == [255, 128, 0]
     half = np.zeros((1, 64, 64, 3), np.uint8)
     half[:, 32:, :, 0] = 200
-    assert np.unique(robustness.corrupt(half, "contrast", 1, 0)[..., 0]).tolist() == [60, 140]  # 100 -+ 0.4 * 100
+    # 100 -+ 0.4 * 100
+    assert np.unique(robustness.corrupt(half, "contrast", 1, 0)[..., 0]).tolist() == [60, 140]
     for size, deviation in ((64, 0.5), (128, 1.0), (16, 0.5)):
         dot = np.zeros((1, size, size, 3), np.uint8)
         dot[:, size // 2, size // 2] = 255
         expected = cv2.GaussianBlur(dot[0], (0, 0), deviation)
         np.testing.assert_array_equal(robustness.corrupt(dot, "blur", 1, 0)[0], expected)
     red = np.tile(np.array([250, 10, 10], np.uint8), (1, 16, 16, 1))
-    assert np.abs(robustness.corrupt(red, "jpeg", 1, 0).astype(int) - red).max() < 12  # channels keep their order
+    # channels keep their order
+    assert np.abs(robustness.corrupt(red, "jpeg", 1, 0).astype(int) - red).max() < 12
 
 
 def test_an_unknown_damage_is_refused():
@@ -108,9 +132,13 @@ def test_pgd_climbs_higher_than_fgsm_and_fgsm_higher_than_nothing(models):
 
 
 def test_fgsm_on_a_linear_classifier_is_the_closed_form():
-    """A network that only averages colours: the gradient's sign is that of W's rows against the softmax."""
+    """A network that only averages colours: the gradient's sign is that of W's rows against the
+    softmax.
+    """
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4))
+    model = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 4)
+    )
     images = np.random.default_rng(0).integers(20, 230, (5, 8, 8, 3)).astype(np.uint8)
     labels = np.array([0, 1, 2, 3, 0])
     weight = model[2].weight.detach().numpy()
@@ -119,7 +147,8 @@ def test_fgsm_on_a_linear_classifier_is_the_closed_form():
     slope = (chance - np.eye(4)[labels]) @ weight  # (n, 3)
     expected = images + 3 * np.sign(slope)[:, None, None]
     np.testing.assert_array_equal(robustness.fgsm(model, images, labels, 3), expected)
-    np.testing.assert_allclose(robustness.pgd(model, images, labels, 3), expected, atol=1e-4)  # linear: the corner is the best
+    # linear: the corner is the best
+    np.testing.assert_allclose(robustness.pgd(model, images, labels, 3), expected, atol=1e-4)
 
 
 def test_attacks_stay_in_the_ball_and_among_the_grey_levels(models):
@@ -149,8 +178,11 @@ def test_an_attack_does_not_depend_on_the_batch_but_on_the_seed(models):
     models[0].zero_grad()
     weights = {name: value.clone() for name, value in models[0].state_dict().items()}
     given = (models[0], seen.images, seen.labels, 2, 2)
-    whole, parts, other = (robustness.pgd(*given, **options) for options in ({}, {"batch": 3}, {"seed": 1}))
-    assert (np.abs(whole - parts) < 1e-4).mean() > 0.995  # a sign may flip where the gradient is nearly 0
+    whole, parts, other = (
+        robustness.pgd(*given, **options) for options in ({}, {"batch": 3}, {"seed": 1})
+    )
+    # a sign may flip where the gradient is nearly 0
+    assert (np.abs(whole - parts) < 1e-4).mean() > 0.995
     assert np.abs(whole - other).mean() > 0.05
     assert all(torch.equal(weights[name], value) for name, value in models[0].state_dict().items())
     assert all(parameter.grad is None for parameter in models[0].parameters())

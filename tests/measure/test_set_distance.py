@@ -60,7 +60,9 @@ def test_root_trace_is_scipys_and_stands_a_covariance_without_full_rank():
     a, b = spd(40, 0), spd(40, 1)
     assert set_distance.root_trace(a, b) == pytest.approx(np.trace(sqrtm(a @ b)).real, rel=1e-9)
     flat = np.diag([4.0, 9.0, 0.0, 0.0])
-    assert set_distance.root_trace(flat, np.diag([1.0, 4.0, 5.0, 0.0])) == pytest.approx(2 + 6, rel=1e-9)
+    assert set_distance.root_trace(flat, np.diag([1.0, 4.0, 5.0, 0.0])) == pytest.approx(
+        2 + 6, rel=1e-9
+    )
     assert set_distance.root_trace(flat, np.zeros((4, 4))) == 0
 
 
@@ -144,8 +146,12 @@ def by_hand(a, b, k):
     around = [np.sort(pairwise_distances(x), axis=1)[:, k] for x in (a, b)]
     cross = pairwise_distances(a, b)
     near = cross < around[0][:, None]
-    return {"precision": near.any(0).mean(), "recall": (cross < around[1]).any(1).mean(), "density": near.sum(0).mean() / k,
-            "coverage": near.any(1).mean()}
+    return {
+        "precision": near.any(0).mean(),
+        "recall": (cross < around[1]).any(1).mean(),
+        "density": near.sum(0).mean() / k,
+        "coverage": near.any(1).mean(),
+    }
 
 
 @pytest.mark.parametrize("chunk", [64, 0.01])
@@ -163,13 +169,17 @@ def test_prdc_is_its_definition_whatever_the_chunk(monkeypatch, chunk, k):
 @pytest.mark.parametrize("d", [2, 70])
 def test_prdc_of_a_set_with_itself_and_far_away(d):
     a = normal(300, d)[0].astype(np.float32)
-    assert [one["mean"] for one in set_distance.prdc(a, a.copy()).values()] == pytest.approx([1, 1, 1, 1], abs=1e-12)
+    assert [one["mean"] for one in set_distance.prdc(a, a.copy()).values()] == pytest.approx(
+        [1, 1, 1, 1], abs=1e-12
+    )
     assert [one["mean"] for one in set_distance.prdc(a, a + 100).values()] == [0, 0, 0, 0]
 
 
 def test_coverage_of_one_distribution():
     n, k = 200, 5
-    found = np.mean([set_distance.prdc(*normal(n, 3, seed), k)["coverage"]["mean"] for seed in range(25)])
+    found = np.mean(
+        [set_distance.prdc(*normal(n, 3, seed), k)["coverage"]["mean"] for seed in range(25)]
+    )
     i = np.arange(1, k + 1)
     assert found == pytest.approx(1 - np.prod((n - i) / (2 * n - i)), abs=0.008)
 
@@ -186,7 +196,9 @@ def test_a_memorising_and_a_collapsed_set_are_told_apart():
 def test_a_nearer_set_is_measured_as_nearer():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(200, 4))
-    near, far = (set_distance.measures(real, shift + rng.normal(size=(200, 4)), 0) for shift in (0, 3))
+    near, far = (
+        set_distance.measures(real, shift + rng.normal(size=(200, 4)), 0) for shift in (0, 3)
+    )
     assert list(near) == ["FD", "FD∞", "KID", "precision", "recall", "density", "coverage"]
     assert near["FD"]["high"] < far["FD"]["low"] == pytest.approx(36, rel=0.2)
     assert near["coverage"]["low"] > far["coverage"]["high"] and far["density"]["mean"] < 0.1

@@ -1,4 +1,6 @@
-"""Shadows: the true direction is that of projected floor points, renders agree with it, and no shadow is no answer."""
+"""Shadows: the true direction is that of projected floor points, renders agree with it, and no
+shadow is no answer.
+"""
 
 import numpy as np
 import pytest
@@ -29,14 +31,30 @@ def test_the_tangent_is_that_of_a_floor_point_that_moves_away_from_the_light(sce
 
 def test_shadows_of_renders_fall_where_the_light_says(scenes):
     pictures, masks = zip(*(world.render(scene, 64) for scene in scenes), strict=True)
-    columns = {"mask": [images.picture(mask, "m.png") for mask in masks], "K": [s.K(64).ravel().tolist() for s in scenes],
-               "R": [s.R.ravel().tolist() for s in scenes], "light": [s.light.tolist() for s in scenes],
-               "horizon": [np.ravel(s.horizon(64)).tolist() for s in scenes]}
-    part = ImageSet(np.stack(pictures), np.array([s.label for s in scenes]), world.CLASSES, np.arange(16), ("",) * 16,
-                    ("",) * 16, columns)
+    columns = {
+        "mask": [images.picture(mask, "m.png") for mask in masks],
+        "K": [s.K(64).ravel().tolist() for s in scenes],
+        "R": [s.R.ravel().tolist() for s in scenes],
+        "light": [s.light.tolist() for s in scenes],
+        "horizon": [np.ravel(s.horizon(64)).tolist() for s in scenes],
+    }
+    part = ImageSet(
+        np.stack(pictures),
+        np.array([s.label for s in scenes]),
+        world.CLASSES,
+        np.arange(16),
+        ("",) * 16,
+        ("",) * 16,
+        columns,
+    )
     found = shadows.errors(part)
     assert np.isfinite(found).mean() > 0.6 and np.nanmedian(found) < 45  # by chance 90
-    against = ImageSet(**{**vars(part), "columns": columns | {"light": [[-x, -y, z] for x, y, z in columns["light"]]}})
+    against = ImageSet(
+        **{
+            **vars(part),
+            "columns": columns | {"light": [[-x, -y, z] for x, y, z in columns["light"]]},
+        }
+    )
     assert np.allclose(shadows.errors(against), 180 - found, equal_nan=True)
 
 
@@ -44,4 +62,12 @@ def test_shadows_of_renders_fall_where_the_light_says(scenes):
 def test_an_even_picture_has_no_shadow(shade):
     mask = np.zeros((64, 64), bool)
     mask[20:50, 20:40] = True
-    assert shadows.cast(np.full((64, 64, 3), shade, np.uint8), mask, shadows.standing(mask), np.array([0, -1.0, 10])) is None
+    assert (
+        shadows.cast(
+            np.full((64, 64, 3), shade, np.uint8),
+            mask,
+            shadows.standing(mask),
+            np.array([0, -1.0, 10]),
+        )
+        is None
+    )

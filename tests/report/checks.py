@@ -1,4 +1,6 @@
-"""What every page must pass, for the small page of these tests and for the report of a whole run alike."""
+"""What every page must pass, for the small page of these tests and for the report of a whole run
+alike.
+"""
 
 from __future__ import annotations
 
@@ -39,22 +41,32 @@ CONTRAST = """() => {
     .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const paper = node => { for (let n = node; n; n = n.parentElement) {
-    const c = numbers(getComputedStyle(n).backgroundColor); if (c.length < 4 || c[3] > 0) return c; }
+    const c = numbers(getComputedStyle(n).backgroundColor);
+    if (c.length < 4 || c[3] > 0) return c; }
     return [255, 255, 255]; };
   return [...document.body.querySelectorAll('*')]
-    .filter(n => n.checkVisibility() && [...n.childNodes].some(c => c.nodeType === 3 && c.textContent.trim()))
-    .map(n => { const [a, b] = [light(numbers(getComputedStyle(n).color)), light(paper(n))].sort((x, y) => y - x);
-                return [(a + 0.05) / (b + 0.05), n.tagName + '.' + n.className + ': ' + n.textContent.slice(0, 40)]; })
+    .filter(n => n.checkVisibility())
+    .filter(n => [...n.childNodes].some(c => c.nodeType === 3 && c.textContent.trim()))
+    .map(n => {
+      const pair = [light(numbers(getComputedStyle(n).color)), light(paper(n))];
+      const [a, b] = pair.sort((x, y) => y - x);
+      const name = n.tagName + '.' + n.className + ': ' + n.textContent.slice(0, 40);
+      return [(a + 0.05) / (b + 0.05), name]; })
     .filter(([ratio]) => ratio < 4.5);
 }"""
 STICKING_OUT = """() => {
-  const scrolls = n => { for (let p = n.parentElement; p && p !== document.body; p = p.parentElement)
-    if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return true; return false; };
+  const scrolls = n => {
+    for (let p = n.parentElement; p && p !== document.body; p = p.parentElement)
+      if (['auto', 'scroll', 'hidden'].includes(getComputedStyle(p).overflowX)) return true;
+    return false; };
   const out = n => n.checkVisibility() && n.getBoundingClientRect().right > innerWidth + 1;
   return [...document.body.querySelectorAll('*')].filter(n => out(n) && !scrolls(n))
     .map(n => n.tagName + '.' + n.className + ' to ' + n.getBoundingClientRect().right);
 }"""
-PICTURES = "() => [...document.images].filter(i => !i.alt.trim() || !i.naturalWidth).map(i => i.src.slice(0, 60))"
+PICTURES = (
+    "() => [...document.images].filter(i => !i.alt.trim() || !i.naturalWidth)"
+    ".map(i => i.src.slice(0, 60))"
+)
 FOLDED = "() => document.querySelectorAll('details').forEach(d => { d.open = true; })"
 
 
@@ -166,7 +178,9 @@ def sentences_of(tag) -> list[str]:
 
 
 def check_in_browser(path: Path) -> None:
-    """Headless Chromium shows it at both widths in both themes: no error, no request, nothing cut, all legible."""
+    """Headless Chromium shows it at both widths in both themes: no error, no request, nothing cut,
+    all legible.
+    """
     with headless() as chromium:
         seen = {
             (width, scheme): look(chromium, path, width, scheme)
@@ -272,7 +286,9 @@ def _assert_alone(soup: BeautifulSoup) -> None:
 
 
 def _assert_described(soup: BeautifulSoup) -> None:
-    """Alt text on every picture; a number and a caption on every figure and table, counted in the order of the page."""
+    """Alt text on every picture; a number and a caption on every figure and table, counted in the
+    order of the page.
+    """
     assert all(image.get("alt", "").strip() for image in soup.find_all("img"))
     for kind in ("Figure", "Table"):
         captions = [

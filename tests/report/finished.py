@@ -32,8 +32,15 @@ def finish(reports: Path, profile: str = "smoke", **settings) -> Path:
         (out / folder).mkdir(parents=True, exist_ok=True)
     for name in freshness.names():
         chosen = config.parameters(name) | {"store": str(out / "store")} | settings
-        content = {"notebook": name, "profile": profile, "seconds": 61.5, "device": "cpu, 2 threads",
-                   "settings": chosen, "results": RESULTS[name], "specs": {}}
+        content = {
+            "notebook": name,
+            "profile": profile,
+            "seconds": 61.5,
+            "device": "cpu, 2 threads",
+            "settings": chosen,
+            "results": RESULTS[name],
+            "specs": {},
+        }
         (out / f"results/{name}.json").write_text(json.dumps(content), encoding="utf-8")
         nbformat.write(chapter(out, name), out / f"notebooks/{name}.ipynb")
     return out
@@ -70,8 +77,13 @@ def first_screen() -> None:
     pictures = [np.full((8, 8, 3), 40 * k, np.uint8) for k in (2, 4)]
     rows = [{"label": name, "pictures": dict.fromkeys(sets, pictures)}
             for name in summary.classes(training["per_class"], training["baseline"])]
-    figures.overview(rows, sets, "overview", axis=summary.axis(sets),
-                     caption="What the classifiers were trained on, and their accuracy. Two images.")
+    figures.overview(
+        rows,
+        sets,
+        "overview",
+        axis=summary.axis(sets),
+        caption="What the classifiers were trained on, and their accuracy. Two images.",
+    )
     sizes = dict.fromkeys(("real", "sd", "cd", "di"), 6000)
     figures.table(summary.key(training, sizes), "key", "Accuracy on real test images (%).")
     figures.table(summary.best(repair), "best", "Remedies with the largest gains.")

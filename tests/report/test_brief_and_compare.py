@@ -14,7 +14,9 @@ from tests.report.finished import finish
 
 @pytest.mark.parametrize("size", ["A4", "A3"])
 def test_brief_is_one_page_of_350_words(study, tmp_path, size):
-    sheet = page.write(tmp_path / "brief.html", page.brief_page(page.Study("smoke", study.parent), size))
+    sheet = page.write(
+        tmp_path / "brief.html", page.brief_page(page.Study("smoke", study.parent), size)
+    )
     soup = BeautifulSoup(sheet.read_text(encoding="utf-8"), "html.parser")
     assert len(words(reading(soup))) <= 350 and soup.select_one(".answer").get_text().endswith(".")
     printed = page.pdf(sheet, tmp_path / "brief.pdf").read_bytes()

@@ -44,18 +44,33 @@ def shown(make, *arguments, **options) -> BeautifulSoup:
 
 def bars():
     fig, axes = figures.figure(width="narrow")
-    axes.bar(FRAME.arm, FRAME.accuracy, yerr=0.1, color=[figures.color(arm) for arm in ("real", "sd", "cd")])
+    axes.bar(
+        FRAME.arm,
+        FRAME.accuracy,
+        yerr=0.1,
+        color=[figures.color(arm) for arm in ("real", "sd", "cd")],
+    )
     axes.set_title(EVIL)
     return fig
 
 
 def test_figure_is_saved_with_its_numbers(out):
-    soup = shown(figures.show, bars(), "bars", f"Real wins over {EVIL}.", f"Three bars, {EVIL}.", FRAME)
+    soup = shown(
+        figures.show, bars(), "bars", f"Real wins over {EVIL}.", f"Three bars, {EVIL}.", FRAME
+    )
     saved = (out / "figures/01_data_bars.svg").read_text(encoding="utf-8")
     assert base64.b64decode(soup.img["src"].split(",")[1]).decode() == saved
     pd.testing.assert_frame_equal(pd.read_csv(out / "figures/01_data_bars.csv"), FRAME)
-    assert soup.img["alt"] == f"Three bars, {EVIL}." and EVIL in soup.figcaption.get_text() and not soup.script
-    assert soup.figure["id"] == "fig-bars" and soup.figure["class"] == ["figure", "narrow"] and int(soup.img["width"]) == 460
+    assert (
+        soup.img["alt"] == f"Three bars, {EVIL}."
+        and EVIL in soup.figcaption.get_text()
+        and not soup.script
+    )
+    assert (
+        soup.figure["id"] == "fig-bars"
+        and soup.figure["class"] == ["figure", "narrow"]
+        and int(soup.img["width"]) == 460
+    )
 
 
 def test_same_figure_same_bytes_in_text_and_themes():
@@ -97,7 +112,10 @@ def test_a_name_is_used_once_and_begin_comes_first(out, monkeypatch):
 
 def test_the_same_cell_may_run_again_in_lab(tmp_path):
     """JupyterLab sends the id of the cell with each run; a real kernel is told the same here."""
-    begin = f"import pandas as pd\nfrom lib.report import figures\nfigures.begin({str(tmp_path)!r}, '01_data')"
+    begin = (
+        "import pandas as pd\nfrom lib.report import figures\n"
+        f"figures.begin({str(tmp_path)!r}, '01_data')"
+    )
     table = "figures.table(pd.DataFrame({'a': [1]}), 'one', 'Numbers.')"
     manager, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
     try:
@@ -110,12 +128,17 @@ def test_the_same_cell_may_run_again_in_lab(tmp_path):
 
 def run_cell(client, code: str, cell: str) -> str:
     """Execute as Lab does; `ok` or `error`."""
-    content = {"code": code, "silent": False, "stop_on_error": False}  # else what comes soon after an error is aborted unread
+    # else what comes soon after an error is aborted unread
+    content = {"code": code, "silent": False, "stop_on_error": False}
     message = client.session.msg("execute_request", content, metadata={"cellId": cell})
     client.shell_channel.send(message)
     replies = iter(lambda: client.get_shell_msg(timeout=60), None)
     own = message["header"]["msg_id"]
-    return next(reply["content"]["status"] for reply in replies if reply["parent_header"].get("msg_id") == own)
+    return next(
+        reply["content"]["status"]
+        for reply in replies
+        if reply["parent_header"].get("msg_id") == own
+    )
 
 
 def test_jet_and_oversized_figures_are_refused():
@@ -130,12 +153,15 @@ def test_jet_and_oversized_figures_are_refused():
 
 
 def test_seaborn_follows_the_theme_too():
-    """It takes a quarter of the saturation out of every fill and draws error bars in its own grey."""
+    """It takes a quarter of the saturation out of every fill and draws error bars in its own grey.
+    """
     fig, axes = figures.figure()
     twice, colors = pd.concat([FRAME, FRAME.assign(accuracy=2)]), figures.palette(list(FRAME.arm))
     seaborn.barplot(twice, x="arm", y="accuracy", hue="arm", palette=colors, ax=axes)
     text = style.svg(fig)
-    assert "fill: var(--real)" in text and not re.findall(r"(?:fill|stroke): #", text[text.index("</style>"):])
+    assert "fill: var(--real)" in text and not re.findall(
+        r"(?:fill|stroke): #", text[text.index("</style>") :]
+    )
 
 
 def test_log_axes_say_plain_numbers():
@@ -149,7 +175,10 @@ def test_log_axes_say_plain_numbers():
 def luminance(color: str) -> float:
     """Relative luminance of WCAG 2."""
     rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    return float(np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722])
+    return float(
+        np.where(rgb <= 0.03928, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        @ [0.2126, 0.7152, 0.0722]
+    )
 
 
 def lab(rgb: np.ndarray) -> np.ndarray:
@@ -165,7 +194,9 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("theme", [0, 1])
 def test_arms_are_told_apart_without_red_or_green(theme):
-    """Contrast 3 on paper; 12 units of L*a*b* between arms, also with protan- and deuteranopia (Vienot et al. 1999)."""
+    """Contrast 3 on paper; 12 units of L*a*b* between arms, also with protan- and deuteranopia
+    (Vienot et al. 1999).
+    """
     blind = {
         "protan": [[0.11238, 0.88762, 0], [0.11238, 0.88762, 0], [0.00401, -0.00401, 1]],
         "deutan": [[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]],
@@ -177,11 +208,24 @@ def test_arms_are_told_apart_without_red_or_green(theme):
         assert (light + 0.05) / (dark + 0.05) >= (4.5 if name in ("ink", "muted") else 3), name
     for kind, matrix in blind.items():
         seen = {}
-        for name in ("real", "sd", "cd", "di", "published", "real+sd", "real+cd", "real+di", "real+published"):
+        for name in (
+            "real",
+            "sd",
+            "cd",
+            "di",
+            "published",
+            "real+sd",
+            "real+cd",
+            "real+di",
+            "real+published",
+        ):
             rgb = np.array([int(colors[name][i : i + 2], 16) for i in (1, 3, 5)]) / 255
             seen[name] = lab(
                 np.clip(
-                    np.array(matrix) @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4), 0, 1
+                    np.array(matrix)
+                    @ np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4),
+                    0,
+                    1,
                 )
             )
         for a, b in itertools.combinations(seen, 2):
@@ -212,7 +256,9 @@ def test_a_result_is_mean_interval_and_n(result, options, text):
     assert figures.value(result, **options) == text
 
 
-@pytest.mark.parametrize("change", [{"n": 0}, {"n": None}, {"mean": float("nan")}, {"low": None}, {"low": 90.0}])
+@pytest.mark.parametrize(
+    "change", [{"n": 0}, {"n": None}, {"mean": float("nan")}, {"low": None}, {"low": 90.0}]
+)
 def test_less_is_no_result(change):
     with pytest.raises(ReportError):
         figures.value({**RESULT, **change})
@@ -224,7 +270,13 @@ def test_table(out):
     frame = FRAME.assign(result=[RESULT, RESULT, "not run: needs a download"], count=[1, 12345, 2])
     columns = {"arm": "training set", "result": "result, %", "count": "images", "accuracy": EVIL}
     soup = shown(
-        figures.table, frame, "arms", "All.", columns=columns, formats={"accuracy": "+.1f"}, note="Seeds 0–2."
+        figures.table,
+        frame,
+        "arms",
+        "All.",
+        columns=columns,
+        formats={"accuracy": "+.1f"},
+        note="Seeds 0–2.",
     )
     assert [th.get_text() for th in soup.thead.find_all("th")] == list(columns.values())
     first = [cell.get_text() for cell in soup.tbody.find("tr")]
@@ -233,25 +285,48 @@ def test_table(out):
         soup.tbody.find_all("tr")[2].td["class"] == ["not-run"]
         and soup.tbody.find_all("tr")[1].find_all("td")[1].get_text() == "12,345"
     )
-    assert [th.get("class") for th in soup.thead.find_all("th")] == [None, ["num"], ["num"], ["num"]]
+    assert [th.get("class") for th in soup.thead.find_all("th")] == [
+        None,
+        ["num"],
+        ["num"],
+        ["num"],
+    ]
     saved = pd.read_csv(out / "figures/01_data_arms.csv")
     assert (
-        list(saved)[:5] == ["arm", "result_mean", "result_low", "result_high", "result_n"] and saved.arm[1] == EVIL
+        list(saved)[:5] == ["arm", "result_mean", "result_low", "result_high", "result_n"]
+        and saved.arm[1] == EVIL
     )
 
 
 def test_a_cell_of_many_words_keeps_its_width(out):
-    frame = pd.DataFrame({"arm": ["real", "sd"], "why": ["short", "a sentence that goes on for longer than a narrow column"]})
+    frame = pd.DataFrame(
+        {
+            "arm": ["real", "sd"],
+            "why": ["short", "a sentence that goes on for longer than a narrow column"],
+        }
+    )
     cells = shown(figures.table, frame, "why", "All.").tbody.find_all("td")
     assert [cell.get("class") for cell in cells] == [None, ["long"]]
-    soup = shown(figures.table, pd.DataFrame({"arm": ["all layers, 240 real", "sd"], "gap": ["–", 1.5]}), "gap", "All.")
-    assert [cell.get("class") for cell in soup.tbody.find_all(["th", "td"])] == [["some"], ["num"], None, ["num"]]
+    soup = shown(
+        figures.table,
+        pd.DataFrame({"arm": ["all layers, 240 real", "sd"], "gap": ["–", 1.5]}),
+        "gap",
+        "All.",
+    )
+    assert [cell.get("class") for cell in soup.tbody.find_all(["th", "td"])] == [
+        ["some"],
+        ["num"],
+        None,
+        ["num"],
+    ]
 
 
 def test_labels_of_a_sheet_fit_or_say_that_they_are_cut():
     pictures = np.zeros((10, 64, 64, 3), np.uint8)
     grid = sheet.Grid.of(pictures, 10, None, ["octahedron"] * 10, None, 980, "classes")
-    assert grid.lines("octahedron") == ["octahedron"] and grid.lines("a photo of a red cube on a wooden floor")[2].endswith("…")
+    assert grid.lines("octahedron") == ["octahedron"] and grid.lines(
+        "a photo of a red cube on a wooden floor"
+    )[2].endswith("…")
     assert grid.lines("a photo of a cube") == ["a photo of", "a cube"]
 
 
@@ -271,7 +346,8 @@ def test_prose_is_escaped(out):
         figures.say(" ")
     with pytest.raises(ReportError, match="a number is missing"):
         figures.say("The gap is nan points.")
-    figures.say("Not balanced: nan has 10 training images, Nan Goldin 5.")  # classes may be so called
+    # classes may be so called
+    figures.say("Not balanced: nan has 10 training images, Nan Goldin 5.")
 
 
 @pytest.mark.parametrize(("caption", "complaint"), [
@@ -302,14 +378,18 @@ def test_sheet_keeps_every_pixel_in_its_place(out):
         titles=list("abcdefg"),
     )
     text = (out / "figures/01_data_sheet.svg").read_text(encoding="utf-8")
-    grid = sheet.Grid.of(images, 4, ["a", EVIL], list("abcdefg"), None, style.WIDTHS["full"], "sheet")
+    grid = sheet.Grid.of(
+        images, 4, ["a", EVIL], list("abcdefg"), None, style.WIDTHS["full"], "sheet"
+    )
     whole = picture(text)
     assert whole.shape[:2] == grid.size[::-1] and "pixelated" in text and not soup.script
     for i, image in enumerate(images):
         x, y = grid.corner(i)
         np.testing.assert_array_equal(whole[y : y + 6, x : x + 5], image)
     saved = pd.read_csv(out / "figures/01_data_sheet.csv")
-    assert saved.title.tolist() == list("abcdefg") and saved.label.tolist() == ["a"] * 4 + [EVIL] * 3
+    assert (
+        saved.title.tolist() == list("abcdefg") and saved.label.tolist() == ["a"] * 4 + [EVIL] * 3
+    )
 
 
 def test_large_sheet_is_packed():
@@ -322,7 +402,8 @@ def test_large_sheet_is_packed():
 
 
 def test_mask_outline_and_overlays():
-    """A block of a x b pixels has 2(a + b) unit sides, half a pixel outside its outermost centres."""
+    """A block of a x b pixels has 2(a + b) unit sides, half a pixel outside its outermost centres.
+    """
     mask = np.zeros((8, 8), bool)
     mask[2:5, 1:7] = True
     edges = sheet._border(mask)
@@ -334,13 +415,22 @@ def test_mask_outline_and_overlays():
         and edges[..., 1].max() == 4.5
     )
     overlays = [{"mask": mask, "segments": {EVIL: [[0, 0, 7, 7]]}, "points": [[3, 3]]}]
-    text = sheet.svg(sheet.Grid.of(np.zeros((1, 8, 8, 3), np.uint8), None, None, None, overlays, 460, "one"))
+    text = sheet.svg(
+        sheet.Grid.of(np.zeros((1, 8, 8, 3), np.uint8), None, None, None, overlays, 460, "one")
+    )
     assert (
-        all(color in text for color in (style.PICTURE["mask"], style.PICTURE["first"], style.PICTURE["second"]))
+        all(
+            color in text
+            for color in (style.PICTURE["mask"], style.PICTURE["first"], style.PICTURE["second"])
+        )
         and "alert" in text
     )
     with pytest.raises(ReportError, match="overlay 'lines' is not known"):
-        sheet.svg(sheet.Grid.of(np.zeros((1, 8, 8, 3), np.uint8), None, None, None, [{"lines": []}], 460, "one"))
+        sheet.svg(
+            sheet.Grid.of(
+                np.zeros((1, 8, 8, 3), np.uint8), None, None, None, [{"lines": []}], 460, "one"
+            )
+        )
 
 
 @pytest.mark.parametrize(
@@ -348,7 +438,11 @@ def test_mask_outline_and_overlays():
     [
         (np.zeros((2, 4, 4, 3)), None, "uint8"),
         (np.zeros((0, 4, 4, 3), np.uint8), None, "n >= 1"),
-        (np.zeros((2, 4, 4, 3), np.uint8), ["a", "b", "c"], "3 rows for 2 images in 2 columns; expected 1"),
+        (
+            np.zeros((2, 4, 4, 3), np.uint8),
+            ["a", "b", "c"],
+            "3 rows for 2 images in 2 columns; expected 1",
+        ),
     ],
 )
 def test_sheet_refuses(out, images, rows, complaint):

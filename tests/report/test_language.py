@@ -13,10 +13,14 @@ from lib.core import config
 from lib.core.paths import NOTEBOOKS, ROOT
 
 WORDS = re.compile(
-    r"\b(told apart|tell\w* apart|recognis\w+|teach\w* (?:less|more)|gives? back|given back|drawn|judge[sd]?|"
-    r"an arm|(?<!on )a side|(?<!from )a seed(?! of)|beyond chance|somebody else|yardstick|held against|"
+    r"\b(told apart|tell\w* apart|recognis\w+|teach\w* (?:less|more)|gives? back|given back|"
+    r"drawn|judge[sd]?|"
+    r"an arm|(?<!on )a side|(?<!from )a seed(?! of)|beyond chance|"
+    r"somebody else|yardstick|held against|"
     r"beside (?:it|them) (?:lie|stand)s?|remed(?:y|ies) that validation chose|knows? no|"
-    r"by itself knows|handed back|in as many steps|at hand)\b", re.IGNORECASE)
+    r"by itself knows|handed back|in as many steps|at hand)\b",
+    re.IGNORECASE,
+)
 
 
 def prose_of_notebook(path) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""The page: what is on it, in which order and length, and what is refused with the place to mend."""
+"""The page: what is on it, in which order and length, and what is refused with the place to mend.
+"""
 
 from __future__ import annotations
 
@@ -136,9 +137,16 @@ def test_chapters_of_two_runs_are_refused(tmp_path):
         pages.publish("smoke", tmp_path)
 
 
-@pytest.mark.parametrize(("output", "complaint"), [
-    (new_output("display_data", {"image/png": "iVBORw0KGgo="}), r"01_data.ipynb, cell 6 shows a bare picture"),
-    (new_output("error", ename="ValueError", evalue="no"), "cell 6 stopped: ValueError: no")])
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        (
+            new_output("display_data", {"image/png": "iVBORw0KGgo="}),
+            r"01_data.ipynb, cell 6 shows a bare picture",
+        ),
+        (new_output("error", ename="ValueError", evalue="no"), "cell 6 stopped: ValueError: no"),
+    ],
+)
 def test_output_from_elsewhere_is_refused(study, tmp_path, output, complaint):
     out = shutil.copytree(study, tmp_path / "smoke")
     path = out / "notebooks/01_data.ipynb"
@@ -163,7 +171,9 @@ def test_same_study_same_page(study, page):
 
 
 def test_a_missing_notebook_is_named(tmp_path):
-    with pytest.raises(ReportError, match="no executed notebook at .*04_training.ipynb; `make report`"):
+    with pytest.raises(
+        ReportError, match="no executed notebook at .*04_training.ipynb; `make report`"
+    ):
         pages.Chapter.read(tmp_path / "04_training.ipynb")
 
 

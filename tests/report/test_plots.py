@@ -20,26 +20,38 @@ def test_dots_and_intervals(arms):
     line, _, (bars,) = axes.containers[0].lines
     assert line.get_xdata() == pytest.approx([50, 80])
     assert bars.get_segments()[1][:, 0] == pytest.approx([70, 85])
-    assert [container.lines[0].get_marker() for container in axes.containers] == ["D" if "+" in arm else "o" for arm in arms]
+    assert [container.lines[0].get_marker() for container in axes.containers] == [
+        "D" if "+" in arm else "o" for arm in arms
+    ]
     heights = [container.lines[0].get_ydata()[0] for container in axes.containers]
     assert heights == sorted(heights) and all(abs(y) < 0.5 for y in heights)
 
 
 def test_sweep_measures_and_calibration_draw_every_point():
-    points = pd.DataFrame([{"prompt": said, "guidance": pull, "recognised": result(0.5), "variety": result(9.0)}
-                           for said, pull in [("a", 1.0), ("a", 3.0), ("b", 3.0)]])
+    points = pd.DataFrame(
+        [
+            {"prompt": said, "guidance": pull, "recognised": result(0.5), "variety": result(9.0)}
+            for said, pull in [("a", 1.0), ("a", 3.0), ("b", 3.0)]
+        ]
+    )
     _, axes = figures.figure(1, 2)
     plots.sweep(axes, points, "a", 3.0)
-    assert len(axes[0].containers[0].lines[0].get_xdata()) == 2 and [t.get_text() for t in axes[0].texts] == ["1", "3"]
+    assert len(axes[0].containers[0].lines[0].get_xdata()) == 2 and [
+        t.get_text() for t in axes[0].texts
+    ] == ["1", "3"]
     assert [label.get_text() for label in axes[1].get_yticklabels()] == ["a", "b"]
     _, axes = figures.figure(1, 2)
-    plots.measures(axes, {arm: {"focus": result(0.2), "spread": result(0.4)} for arm in ("real", "sd")})
+    plots.measures(
+        axes, {arm: {"focus": result(0.2), "spread": result(0.4)} for arm in ("real", "sd")}
+    )
     assert [axis.get_title(loc="left") for axis in axes] == ["focus", "spread"]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["real", "sd"]
     _, axes = figures.figure(1, 2)
     row = {"size": 32, "median": result(9), "bend": result(0.5), "photograph": np.nan}
     plots.calibration(axes, pd.DataFrame([row]), 64)
-    assert axes[0].get_xscale() == axes[0].get_yscale() == "log" and [t.get_text() for t in axes[1].get_xticklabels()] == ["32"]
+    assert axes[0].get_xscale() == axes[0].get_yscale() == "log" and [
+        t.get_text() for t in axes[1].get_xticklabels()
+    ] == ["32"]
 
 
 def test_dumbbells_sort_classes_by_their_gap():

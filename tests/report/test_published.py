@@ -18,8 +18,12 @@ def test_the_posters_table_is_carried_over():
 
 
 def test_every_published_figure_is_a_percentage_of_something():
-    values = [value for facts in published.load().values() for arms in facts.get("accuracy", {}).values()
-              for value in arms.values()]
+    values = [
+        value
+        for facts in published.load().values()
+        for arms in facts.get("accuracy", {}).values()
+        for value in arms.values()
+    ]
     assert len(values) > 30 and all(1 < value < 100 for value in values)
 
 
@@ -28,13 +32,20 @@ def test_drops_are_compared_and_accuracies_where_the_data_are_the_same():
     poster = rows.loc[("poster", "sd")]
     assert poster["published_drop"] == pytest.approx(-29.23) and poster["our_drop"] == DROPS["sd"]
     assert poster["our_accuracy"] == OURS["sd"] and ("poster", "di") not in rows.index
-    assert rows.loc[("poster", "real"), "published_drop"] == NONE == rows.loc[("poster", "real"), "our_drop"]
+    assert (
+        rows.loc[("poster", "real"), "published_drop"]
+        == NONE
+        == rows.loc[("poster", "real"), "our_drop"]
+    )
 
 
 def test_other_data_only_share_the_drop():
     rows = published.compare(OURS, DROPS, "world")
     assert set(rows["data"]) == {"cifar10"} and set(rows["our_accuracy"]) == {NONE}
-    assert [published.nearest(name) for name in ("world", "imagenette")] == ["cifar10", "imagenette"]
+    assert [published.nearest(name) for name in ("world", "imagenette")] == [
+        "cifar10",
+        "imagenette",
+    ]
     assert published.compare({"other": OURS["sd"]}, {}, "cifar10").empty
 
 

@@ -1,4 +1,5 @@
-"""Every template on kept and on generated results: it renders, and each word agrees with `verdict`."""
+"""Every template on kept and on generated results: it renders, and each word agrees with `verdict`.
+"""
 
 from __future__ import annotations
 
@@ -85,10 +86,20 @@ def test_each_word_agrees_with_verdict(chapter, seed):
     words: dict[str, set] = {}
     for difference in differences(results):
         words.setdefault(text.points(difference), set()).add(verdict(difference))
-    stating = [sentence for sentence in sentences(text.render(chapter, results)) if " remedies for " not in sentence]
+    stating = [
+        sentence
+        for sentence in sentences(text.render(chapter, results))
+        if " remedies for " not in sentence
+    ]
     for sentence in stating:
-        stated = {word for word, pattern in WORDS.items() if re.search(rf"\b({pattern})\b", sentence)}
-        printed = [words[shown] for shown in words if re.search(rf"(?<![+−\d.]){re.escape(shown)}", sentence)]
+        stated = {
+            word for word, pattern in WORDS.items() if re.search(rf"\b({pattern})\b", sentence)
+        }
+        printed = [
+            words[shown]
+            for shown in words
+            if re.search(rf"(?<![+−\d.]){re.escape(shown)}", sentence)
+        ]
         assert len(stated) <= 1, sentence
         assert not stated or printed, f"a word without its difference: {sentence}"
         assert all(stated & possible for possible in printed if stated), sentence
@@ -144,17 +155,28 @@ def test_words_for_a_difference_stand_only_where_verdict_chooses(chapter):
     assert not re.search(r"\.(low|high|mean|p)\b\s*[<>]", source)
 
 
-@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "[x](javascript:alert(1))", "a*b_c`d", "$x$"])
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "[x](javascript:alert(1))", "a*b_c`d", "$x$"]
+)
 def test_names_from_the_data_are_only_text(name, monkeypatch):
-    monkeypatch.setattr(text, "environment", lambda: _environment("**Answer.** The class is {{ name }}."))
+    monkeypatch.setattr(
+        text, "environment", lambda: _environment("**Answer.** The class is {{ name }}.")
+    )
     page = text.to_html(text.render("any", {"name": name}))
     assert not re.search("<script|<a |<em|<code", page)
 
 
-@pytest.mark.parametrize(("source", "why"), [
-    ("**Answer.** {{ number }}", "through a filter"), ("**Answer.** {{ missing }}", "missing"),
-    ("**But.** No answer.", "at most one paragraph"), ("**Answer.** a\n\n**Answer.** b", "at most one paragraph"),
-    ("More. **Answer.** a", "at most one paragraph"), ("**Answer.**", "at most one paragraph")])
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("**Answer.** {{ number }}", "through a filter"),
+        ("**Answer.** {{ missing }}", "missing"),
+        ("**But.** No answer.", "at most one paragraph"),
+        ("**Answer.** a\n\n**Answer.** b", "at most one paragraph"),
+        ("More. **Answer.** a", "at most one paragraph"),
+        ("**Answer.**", "at most one paragraph"),
+    ],
+)
 def test_refuses(source, why, monkeypatch):
     monkeypatch.setattr(text, "environment", lambda: _environment(source))
     with pytest.raises(ReportError, match=why):
@@ -167,7 +189,10 @@ def test_filters():
     assert text.pct(0.614) == "61.4 %" and text.count(1234) == "1,234" and text.count([1, 2]) == "2"
     assert [text.seconds(s) for s in (0.44, 30, 700, 12600)] == ["0.4 s", "30 s", "12 min", "3.5 h"]
     assert text.label("0.1*real+sd") == "10 % of the real images and text-to-image samples"
-    assert text.having({"sd": result}, "lower") == ["sd"] and text.listed(["a", "b", "c"]) == "a, b and c"
+    assert (
+        text.having({"sd": result}, "lower") == ["sd"]
+        and text.listed(["a", "b", "c"]) == "a, b and c"
+    )
 
 
 def _environment(source: str):

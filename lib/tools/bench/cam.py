@@ -1,7 +1,9 @@
-"""Class activation maps a second of the whole machine: ours with one classifier a core, as a study makes its maps, against
-pytorch-grad-cam's GradCAM, which has all cores for one classifier, at the best of three batch sizes.
+"""Class activation maps a second of the whole machine: ours with one classifier a core, as a study
+makes its maps, against pytorch-grad-cam's GradCAM, which has all cores for one classifier, at the
+best of three batch sizes.
 
-`most` is what a gain of the forward pass alone could reach: every multiplication as fast as in a large matrix product.
+`most` is what a gain of the forward pass alone could reach: every multiplication as fast as in a
+large matrix product.
 """
 
 import functools
@@ -24,19 +26,35 @@ COUNT, SIZE, CLASSES, BATCHES, ROUNDS = 512, 64, 10, (16, 32, 64), 3
 
 
 def run() -> dict:
-    """Rounds taken in turn, the best of each counts; the library's batch size is the fastest of a first try on a third."""
+    """Rounds taken in turn, the best of each counts; the library's batch size is the fastest of a
+    first try on a third.
+    """
     cores, (model, images, labels) = os.cpu_count(), classifier(0)
     side_by_side = functools.partial(workers.processes(cores).map, ours)
     list(side_by_side([0] * 4 * cores))  # a study starts its workers once
-    best = min(BATCHES, key=lambda batch: timed(lambda: library(model, images[::3], labels[::3], batch))[0])
-    rounds = [(timed(lambda: list(side_by_side([0] * cores))), timed(lambda: library(model, images, labels, best)))
-              for _ in range(ROUNDS)]
+    best = min(
+        BATCHES, key=lambda batch: timed(lambda: library(model, images[::3], labels[::3], batch))[0]
+    )
+    rounds = [
+        (
+            timed(lambda: list(side_by_side([0] * cores))),
+            timed(lambda: library(model, images, labels, best)),
+        )
+        for _ in range(ROUNDS)
+    ]
     ours_took, theirs_took = (min(pair[i][0] for pair in rounds) for i in (0, 1))
     raw = library_maps(model, images, labels)
     speed, reference = cores * COUNT / ours_took, COUNT / theirs_took
-    return {"unit": "maps/s", "ours": round(speed, 1), "reference": round(reference, 1), "ratio": round(speed / reference, 2),
-            "equal": bool(np.abs(rounds[0][0][1][0] - raw).max() <= 1e-5 * raw.max()), "most": round(most(cores) / reference, 2),
-            "reference_batch": best, "cores": cores}
+    return {
+        "unit": "maps/s",
+        "ours": round(speed, 1),
+        "reference": round(reference, 1),
+        "ratio": round(speed / reference, 2),
+        "equal": bool(np.abs(rounds[0][0][1][0] - raw).max() <= 1e-5 * raw.max()),
+        "most": round(most(cores) / reference, 2),
+        "reference_batch": best,
+        "cores": cores,
+    }
 
 
 @functools.cache
@@ -56,9 +74,17 @@ def ours(seed: int) -> np.ndarray:
 
 def library(model: Classifier, images: np.ndarray, labels: np.ndarray, batch: int) -> np.ndarray:
     """Its maps (n, h, w), at image size and each scaled to 0..1."""
-    pixels, targets = torch.from_numpy(images), [ClassifierOutputTarget(int(label)) for label in labels]
+    pixels, targets = (
+        torch.from_numpy(images),
+        [ClassifierOutputTarget(int(label)) for label in labels],
+    )
     with GradCAM(model, [model.layer4]) as cam:
-        return np.concatenate([cam(normal(pixels[i:i + batch]), targets[i:i + batch]) for i in range(0, len(images), batch)])
+        return np.concatenate(
+            [
+                cam(normal(pixels[i : i + batch]), targets[i : i + batch])
+                for i in range(0, len(images), batch)
+            ]
+        )
 
 
 def library_maps(model: torch.nn.Module, images: np.ndarray, labels: np.ndarray,

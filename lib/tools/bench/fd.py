@@ -1,7 +1,9 @@
-"""Processor seconds of the Fréchet distance at d = 2,048 against scipy's matrix square root, at equal value.
+"""Processor seconds of the Fréchet distance at d = 2,048 against scipy's matrix square root, at
+equal value.
 
-From covariances of n = 10,000 images, and from the features of n = 200, whose covariances have low rank. On one thread and
-in processor time, so that what else the machine does moves nothing; the square root is long enough to be taken once.
+From covariances of n = 10,000 images, and from the features of n = 200, whose covariances have low
+rank. On one thread and in processor time, so that what else the machine does moves nothing; the
+square root is long enough to be taken once.
 """
 
 import time
@@ -23,16 +25,26 @@ def run() -> dict:
         full = compare(lambda: set_distance.root_trace(*covariances), lambda: by_root(*covariances))
         few = [x[:FEW] for x in sets]
         low = compare(lambda: set_distance.frechet(*few), lambda: distance(*few))
-    return {"unit": "s", "ours": full["ours"], "reference": full["reference"], "ratio": full["ratio"],
-            "equal": full["equal"] and low["equal"], "ours_low_rank": low["ours"], "reference_low_rank": low["reference"],
-            "ratio_low_rank": low["ratio"]}
+    return {
+        "unit": "s",
+        "ours": full["ours"],
+        "reference": full["reference"],
+        "ratio": full["ratio"],
+        "equal": full["equal"] and low["equal"],
+        "ours_low_rank": low["ours"],
+        "reference_low_rank": low["reference"],
+        "ratio_low_rank": low["ratio"],
+    }
 
 
 def features(n: int) -> list[np.ndarray]:
     """Two sets (n, d) of rectified, correlated features, as a network's are."""
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((D, D)) * np.exp(-3 * np.arange(D) / D) / np.sqrt(D)
-    return [np.maximum(rng.standard_normal((n, D)) @ mixing * scale + shift, 0) for scale, shift in ((1, 0), (1.1, 0.1))]
+    return [
+        np.maximum(rng.standard_normal((n, D)) @ mixing * scale + shift, 0)
+        for scale, shift in ((1, 0), (1.1, 0.1))
+    ]
 
 
 def by_root(first: np.ndarray, second: np.ndarray) -> float:
@@ -51,8 +63,12 @@ def compare(ours, reference) -> dict:
     """Seconds, ratio, and whether both agree to one in a million."""
     one, other, two = timed(ours), timed(reference), timed(ours)
     seconds = min(one[0], two[0])
-    return {"ours": round(seconds, 3), "reference": round(other[0], 3), "ratio": round(other[0] / seconds, 1),
-            "equal": bool(np.isclose(one[1], other[1], rtol=1e-6, atol=0))}
+    return {
+        "ours": round(seconds, 3),
+        "reference": round(other[0], 3),
+        "ratio": round(other[0] / seconds, 1),
+        "equal": bool(np.isclose(one[1], other[1], rtol=1e-6, atol=0)),
+    }
 
 
 def timed(work) -> tuple[float, float]:

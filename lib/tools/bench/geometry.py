@@ -1,9 +1,11 @@
-"""Median vanishing-point error on world images of 256 px against RANSAC in a Manhattan world; images a second.
+"""Median vanishing-point error on world images of 256 px against RANSAC in a Manhattan world;
+images a second.
 
-The reference is given the camera and right angles between the points, both true of every scene; ours is given
-neither. Then streets of seeds on which nothing was tuned: the horizon by the rule in use, by the
-middle line and by the earlier rule, and images a second of processor time; and rooms, corridors and
-wire frames: the share of directions found within five degrees, beside the earlier rule.
+The reference is given the camera and right angles between the points, both true of every scene;
+ours is given neither. Then streets of seeds on which nothing was tuned: the horizon by the rule in
+use, by the middle line and by the earlier rule, and images a second of processor time; and rooms,
+corridors and wire frames: the share of directions found within five degrees, beside the earlier
+rule.
 """
 
 import os
@@ -28,11 +30,27 @@ def run() -> dict:
     cores = os.cpu_count()
     processes(cores)
     list(processes(cores).map(ours, images))  # start the processes
-    rounds = [(timed(ours, images, None, cores), timed(manhattan, images, scenes, cores)) for _ in range(3)]
-    errors = [np.concatenate([geometry.vp_error(points, scene.vanishing_points(SIZE)[geometry.visible_axes(scene)], scene.K(SIZE))
-                              for points, scene in zip(rounds[0][i][1], scenes, strict=True)]) for i in (0, 1)]
+    rounds = [
+        (timed(ours, images, None, cores), timed(manhattan, images, scenes, cores))
+        for _ in range(3)
+    ]
+    errors = [
+        np.concatenate(
+            [
+                geometry.vp_error(
+                    points,
+                    scene.vanishing_points(SIZE)[geometry.visible_axes(scene)],
+                    scene.K(SIZE),
+                )
+                for points, scene in zip(rounds[0][i][1], scenes, strict=True)
+            ]
+        )
+        for i in (0, 1)
+    ]
     mine, theirs = (float(np.median(each)) for each in errors)
-    same = all(np.array_equal(a, b) for r in rounds for a, b in zip(rounds[0][0][1], r[0][1], strict=True))
+    same = all(
+        np.array_equal(a, b) for r in rounds for a, b in zip(rounds[0][0][1], r[0][1], strict=True)
+    )
     speed = [round(SCENES / min(r[i][0] for r in rounds), 1) for i in (0, 1)]
     return {"unit": "degrees", "ours": round(mine, 3), "reference": round(theirs, 3),
             "ratio": round(theirs / mine, 2), "equal": same,
@@ -99,7 +117,9 @@ def ours(image: np.ndarray) -> np.ndarray:
 
 
 def manhattan(image: np.ndarray, scene: world.Scene) -> np.ndarray:
-    """Points (3, 3): the rotation, from two lines to one point and a third line to the next, that explains most length."""
+    """Points (3, 3): the rotation, from two lines to one point and a third line to the next, that
+    explains most length.
+    """
     lines, K, rng = vanishing.segments(image), scene.K(SIZE), np.random.default_rng(0)
     ends = np.stack([lines[:, :2], lines[:, 2:]])
     rays = np.concatenate([ends, np.ones((*ends.shape[:2], 1))], axis=2) @ np.linalg.inv(K).T
@@ -111,7 +131,9 @@ def manhattan(image: np.ndarray, scene: world.Scene) -> np.ndarray:
         first = unit(np.cross(normals[i], normals[j]))
         second = unit(np.cross(normals[k], first))
         turned = np.stack([first, second, np.cross(first, second)])
-        off = np.abs(turned @ normals.T) / np.maximum(np.linalg.norm(np.cross(turned[:, None], middle[None]), axis=2), 1e-9)
+        off = np.abs(turned @ normals.T) / np.maximum(
+            np.linalg.norm(np.cross(turned[:, None], middle[None]), axis=2), 1e-9
+        )
         explained = length[(off < np.sin(np.radians(2))).any(axis=0)].sum()
         if explained > best and np.linalg.norm(turned, axis=1).min() > 0.99:
             best, axes = explained, turned
@@ -119,7 +141,9 @@ def manhattan(image: np.ndarray, scene: world.Scene) -> np.ndarray:
 
 
 def polished(axes: np.ndarray, normals: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """The rotation (3, 3) after each axis has taken the least-squares direction of its lines, and right angles again."""
+    """The rotation (3, 3) after each axis has taken the least-squares direction of its lines, and
+    right angles again.
+    """
     for _ in range(3):
         owner, off = np.abs(axes @ normals.T).argmin(axis=0), np.abs(axes @ normals.T).min(axis=0)
         for k in range(3):
