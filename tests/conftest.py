@@ -10,6 +10,7 @@ import pytest
 from lib.core.paths import ROOT
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """One process for all tests of the smoke study, first; else one for each file."""
     for item in items:
