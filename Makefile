@@ -52,7 +52,7 @@ new: $(READY) ## write params/PROFILE.yaml for your own pictures (DATA=folder, z
 notebooks: $(RUNS) ## run what is stale, without the page
 
 test: $(READY) $(call extra,dask) ## all tests but the long ones
-	@$(PY) -m pytest tests -n logical --maxprocesses 8 --dist loadgroup
+	@$(PY) -m pytest tests -n logical --maxprocesses 8 --no-loadscope-reorder
 
 soak: $(READY) $(call extra,dask) ## the long tests: faults, fuzzing at length
 	@DOORS=20 $(PY) -m pytest tests -m "soak or doors"

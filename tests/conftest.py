@@ -1,29 +1,48 @@
 """What several tests share: a checkout of its own whose smoke study has run."""
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from lib.core.paths import ROOT
 
+STUDY_FILES = (
+    "lib", "notebooks", "params", "tests", "Makefile", "CITATION.cff", "requirements-dask.txt",
+)  # fmt: skip
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+
+@functools.cache
+def scope(path):
+    """Tests of the one smoke study belong together, others with those of their file."""
+    return "house" if "(house" in (ROOT / path).read_text(encoding="utf-8") else path
+
+
+class ByScope(LoadScopeScheduling):
+    """One process for each scope; loadgroup cannot do it, its groups need an older pytest."""
+
+    def _split_scope(self, nodeid):
+        return scope(nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByScope(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    """One process for all tests of the smoke study, first; else one for each file."""
-    for item in items:
-        name = "house" if "house" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: "house" not in item.fixturenames)
+    """The smoke study, which takes longest, first."""
+    items.sort(key=lambda item: scope(item.path.relative_to(ROOT)) != "house")
 
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory):
     """A copy of the checkout whose smoke study ran once, from nothing, two jobs at a time."""
     copy = tmp_path_factory.mktemp("house")
-    for name in ("lib", "notebooks", "params", "tests", "Makefile", "requirements-dask.txt"):
+    for name in STUDY_FILES:
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
     done = make(copy, "-j2", "report")
     assert done.returncode == 0, done.stderr

@@ -317,24 +317,24 @@ def test_data_that_cannot_be_had_say_so(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory):
+def checkout(tmp_path_factory):
     """A checkout with a profile that wants the model of the hub."""
-    house = tmp_path_factory.mktemp("house")
+    checkout = tmp_path_factory.mktemp("checkout")
     for name in ("lib", "params"):
         shutil.copytree(
-            ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__", "pretrained")
+            ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__", "pretrained")
         )
-    (house / "params" / "mine.yaml").write_text(
+    (checkout / "params" / "mine.yaml").write_text(
         "generation: {model: some/tiny, init_from: scratch}\n"
     )
-    return house
+    return checkout
 
 
-def typed(house, cache, address, profile="mine"):
+def typed(checkout, cache, address, profile="mine"):
     """`python -m lib.core.fetch`, started; the environment says where hub and cache are."""
     return subprocess.Popen(
         [sys.executable, "-m", "lib.core.fetch", "--profile", profile],
-        cwd=house,
+        cwd=checkout,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -352,7 +352,7 @@ def environment(cache, address, **more):
     }
 
 
-def test_a_model_is_fetched_once_and_loads_without_a_network(house, tmp_path):
+def test_a_model_is_fetched_once_and_loads_without_a_network(checkout, tmp_path):
     from tests.diffusion import tiny  # torch: only here
 
     folder = stored(tiny.of_text().save(tmp_path / "served"))
@@ -362,7 +362,7 @@ def test_a_model_is_fetched_once_and_loads_without_a_network(house, tmp_path):
     )
     with serving(folder) as hub:
         for _ in range(2):
-            run = typed(house, tmp_path, hub.address)
+            run = typed(checkout, tmp_path, hub.address)
             out, err = run.communicate()
             assert run.returncode == 0 and out == f"some/tiny: commit {COMMIT}\n", err
             assert sorted(name for name, _ in hub.sent) == wanted
@@ -383,16 +383,16 @@ def test_a_model_is_fetched_once_and_loads_without_a_network(house, tmp_path):
     assert loaded.returncode == 0, loaded.stderr
 
 
-def test_a_killed_fetch_goes_on_where_it_ended(house, hub, tmp_path):
+def test_a_killed_fetch_goes_on_where_it_ended(checkout, hub, tmp_path):
     hub.files[UNET], hub.cuts[UNET] = random.Random(1).randbytes(2 * PIECE), [-.7]
-    run = typed(house, tmp_path, hub.address)
+    run = typed(checkout, tmp_path, hub.address)
     while run.poll() is None and not any(
         p.stat().st_size >= PIECE for p in tmp_path.rglob("*.part")
     ):
         time.sleep(.05)
     run.kill()
     run.communicate()
-    run = typed(house, tmp_path, hub.address)
+    run = typed(checkout, tmp_path, hub.address)
     assert run.communicate()[0] and run.returncode == 0
     assert [first for name, first in hub.sent if name == UNET] == [0, PIECE]
     assert blob(tmp_path, UNET).read_bytes() == hub.files[UNET] and not list(
@@ -403,8 +403,8 @@ def test_a_killed_fetch_goes_on_where_it_ended(house, hub, tmp_path):
 @pytest.mark.parametrize("profile, code, words", [
     ("mine", 1, "make fetch PROFILE=mine"), ("nobody", 1, "no profile named 'nobody'"),
     ("digits", 0, "profile digits needs nothing from elsewhere")])
-def test_a_run_without_network_ends_in_a_sentence(house, tmp_path, profile, code, words):
-    run = typed(house, tmp_path, NOWHERE, profile)
+def test_a_run_without_network_ends_in_a_sentence(checkout, tmp_path, profile, code, words):
+    run = typed(checkout, tmp_path, NOWHERE, profile)
     out, err = run.communicate()
     assert run.returncode == code and words in (err if code else out) and "Traceback" not in err
 
