@@ -365,7 +365,13 @@ def prose(markdown: str) -> Markup:
 def _part(source: str) -> Part:
     heading = re.match(r"#+ (.+)", source)
     body = source[heading.end():] if heading else source
-    return Part(heading[1].strip() if heading else "", prose(body.strip()))
+    return Part(heading[1].strip() if heading else "", prose(_first_sentence(body)))
+
+
+def _first_sentence(markdown: str) -> str:
+    """The page says what a section shows; how it is measured stands in the notebook."""
+    paragraph = markdown.strip().partition("\n\n")[0]
+    return re.split(r"(?<=[a-z)\]`*][.?])\s+(?=[A-Z*`])", paragraph, maxsplit=1)[0]
 
 
 def _collect(part: Part, output: Mapping, where: str) -> None:
